@@ -1,0 +1,1 @@
+"""The model worker: token tensors in, streamed token ids out; quantized generation with continuous batching."""

@@ -1,0 +1,1 @@
+"""The contract of Tokenmill: generated from `protos/tokenmill/v1/*.proto`."""
