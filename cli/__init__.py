@@ -1,0 +1,1 @@
+"""The `tokenmill` command: what a person runs on one machine."""

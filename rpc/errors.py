@@ -1,0 +1,98 @@
+"""Every error a caller can see: one class, and one constructor per kind. The interceptor turns it into a status.
+
+A message is one sentence for people; it never carries a stack trace, a path, an address or a `repr`.
+"""
+
+from __future__ import annotations
+
+from grpc import StatusCode
+
+DOMAIN = "tokenmill"
+
+
+class ServiceError(Exception):
+    """An error with a gRPC code, a stable reason for programs and a sentence for people.
+
+    `field` is the path of the request field at fault (INVALID_ARGUMENT, UNIMPLEMENTED);
+    `retry_after_seconds` is set where retrying helps.
+    """
+
+    def __init__(
+        self,
+        code: StatusCode,
+        reason: str,
+        message: str,
+        *,
+        field: str | None = None,
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.reason = reason
+        self.message = message
+        self.field = field
+        self.retry_after_seconds = retry_after_seconds
+
+    def within(self, prefix: str) -> ServiceError:
+        """The same error with `prefix` before its field path."""
+        field = f"{prefix}.{self.field}" if self.field else prefix
+        return ServiceError(
+            self.code, self.reason, self.message, field=field, retry_after_seconds=self.retry_after_seconds
+        )
+
+
+def invalid_field(field: str, message: str, reason: str = "INVALID_FIELD") -> ServiceError:
+    """A request field is out of its range; `message` goes on from the field's name."""
+    return ServiceError(StatusCode.INVALID_ARGUMENT, reason, f"{field}: {message}", field=field)
+
+
+def malformed_message() -> ServiceError:
+    """The request is not a valid protobuf message of its type, or one of its strings is not UTF-8."""
+    text = "the request is not a valid message of this method's type (or a string in it is not UTF-8)"
+    return ServiceError(StatusCode.INVALID_ARGUMENT, "MALFORMED_MESSAGE", text)
+
+
+def not_implemented(field: str, what: str) -> ServiceError:
+    """A field of the contract that this release does not act on; refused, never ignored."""
+    text = f"{field}: {what} is not implemented in this release"
+    return ServiceError(StatusCode.UNIMPLEMENTED, "NOT_IMPLEMENTED", text, field=field)
+
+
+def unknown_model(name: str) -> ServiceError:
+    """No model of this name is served here."""
+    return ServiceError(
+        StatusCode.NOT_FOUND, "UNKNOWN_MODEL", f"model {name[:128]!r} is not served here", field="model"
+    )
+
+
+def vocabulary_mismatch() -> ServiceError:
+    """The token ids were made by another vocabulary than the model's."""
+    text = "vocabulary_fingerprint: the token ids were made with another vocabulary than this model's"
+    return ServiceError(StatusCode.FAILED_PRECONDITION, "VOCABULARY_MISMATCH", text, field="vocabulary_fingerprint")
+
+
+def no_chat_template(model: str) -> ServiceError:
+    """A chat was sent to a model without a chat template."""
+    text = f"model {model!r} has no chat template: send prompts instead of messages"
+    return ServiceError(StatusCode.FAILED_PRECONDITION, "NO_CHAT_TEMPLATE", text)
+
+
+def queue_full(what: str, retry_after_seconds: float) -> ServiceError:
+    """A bounded queue is full; nothing was started."""
+    text = f"{what} is full; nothing was started, retry after {retry_after_seconds:g} s"
+    return ServiceError(StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL", text, retry_after_seconds=retry_after_seconds)
+
+
+def unavailable(reason: str, message: str, retry_after_seconds: float = 1.0) -> ServiceError:
+    """The service cannot answer now; nothing was started, or what was started has been lost."""
+    return ServiceError(StatusCode.UNAVAILABLE, reason, message, retry_after_seconds=retry_after_seconds)
+
+
+def deadline_exceeded() -> ServiceError:
+    """The caller's deadline has passed."""
+    return ServiceError(StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED", "the deadline of the call has passed")
+
+
+def internal() -> ServiceError:
+    """Something that must not happen has happened; the log has it under the request id."""
+    return ServiceError(StatusCode.INTERNAL, "INTERNAL", "internal error; the service's log has it under x-request-id")

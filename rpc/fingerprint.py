@@ -1,0 +1,60 @@
+"""Fingerprints: do two services mean the same tokens by the same ids?
+
+The vocabulary's is computed from files alone: the worker reads the files next to its weights and loads no tokenizer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+# State that using a tokenizer leaves behind; it does not change what an id means.
+RUNTIME_STATE = ("truncation", "padding")
+
+
+class FingerprintError(Exception):
+    """A tokenizer file is missing or is not JSON; the message names it."""
+
+
+def vocabulary_fingerprint(folder: Path) -> str:
+    """SHA-256, hexadecimal, over the canonical tokenizer.json of `folder` and the tokens that its other files add.
+
+    Canonical: JSON with sorted keys and no white space, without truncation and padding. Added tokens come from
+    added_tokens.json and tokenizer_config.json (`added_tokens_decoder`), as sorted pairs of content and id.
+    Errors: FingerprintError.
+    """
+    tokenizer = _read(folder / "tokenizer.json")
+    for key in RUNTIME_STATE:
+        tokenizer.pop(key, None)
+    canonical = {"tokenizer": tokenizer, "added": _added_tokens(folder)}
+    text = json.dumps(canonical, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def template_fingerprint(template: str | None) -> str:
+    """SHA-256, hexadecimal, of a chat template's text; empty without one."""
+    return hashlib.sha256(template.encode()).hexdigest() if template else ""
+
+
+def _added_tokens(folder: Path) -> list[tuple[str, int]]:
+    added: set[tuple[str, int]] = set()
+    if (folder / "added_tokens.json").is_file():
+        added |= {(content, int(token_id)) for content, token_id in _read(folder / "added_tokens.json").items()}
+    if (folder / "tokenizer_config.json").is_file():
+        decoder = _read(folder / "tokenizer_config.json").get("added_tokens_decoder") or {}
+        added |= {(str(token["content"]), int(token_id)) for token_id, token in decoder.items()}
+    return sorted(added)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise FingerprintError(f"{file}: {error.strerror}") from error
+    except ValueError as error:
+        raise FingerprintError(f"{file}: not JSON") from error
+    if not isinstance(content, dict):
+        raise FingerprintError(f"{file}: not a JSON object")
+    return content

@@ -1,0 +1,41 @@
+"""The one place with gRPC's own knobs: message size, keepalive, ports. The same on every hop."""
+
+from __future__ import annotations
+
+import grpc
+
+# Largest message in either direction. The largest legitimate ones: 64 prompts of 32,768 tokens as a tensor (8 MiB of
+# ids), or a chat of a few MiB; 32 MiB leaves room, and still bounds what one call can make a service hold.
+MAX_MESSAGE_BYTES = 32 * 2**20
+# A partitioned peer is noticed within KEEPALIVE_SECONDS + KEEPALIVE_TIMEOUT_SECONDS instead of hours.
+KEEPALIVE_SECONDS = 30
+KEEPALIVE_TIMEOUT_SECONDS = 10
+
+SHARED_OPTIONS = [
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.keepalive_time_ms", KEEPALIVE_SECONDS * 1000),
+    ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_SECONDS * 1000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+]
+SERVER_OPTIONS = [
+    *SHARED_OPTIONS,
+    # A second server on a taken port must fail, not steal calls.
+    ("grpc.so_reuseport", 0),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.max_metadata_size", 16 * 1024),
+]
+CHANNEL_OPTIONS = [
+    *SHARED_OPTIONS,
+    # Between services nothing is retried behind our back: what is safe to retry, the gateway knows.
+    ("grpc.enable_retries", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+]
+
+
+def open_channel(target: str) -> grpc.aio.Channel:
+    """A channel to one of our own services at `host:port`."""
+    return grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
