@@ -1,0 +1,19 @@
+"""Why a model cannot be served: each is one line that names the folder, the file or the model. No torch here."""
+
+from __future__ import annotations
+
+
+class LoadError(Exception):
+    """The worker cannot serve this model with these settings. The message is one clear line for the operator."""
+
+
+class ModelFolderError(LoadError):
+    """The model folder is missing, incomplete, or holds what is never loaded (remote code, pickled weights)."""
+
+
+class UnsupportedModelError(LoadError):
+    """The model's computation is not one that the engine reproduces exactly."""
+
+
+class SettingsError(LoadError):
+    """The settings ask for something that this machine or this model does not have."""

@@ -1,0 +1,85 @@
+"""What one step looks like to the model: computed once, then read by every attention layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from model_worker.engine import Segment
+
+Ids = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One segment's place.
+
+    Rows `[row, row + length)` of the step are positions `[position, position + length)` of its sequence, whose K/V
+    begin at token `origin` of the arena.
+    """
+
+    row: int
+    length: int
+    position: int
+    origin: int
+
+
+class StepLayout:
+    """All segments of one step laid end to end, without padding, as a batch of one row of T tokens.
+
+    `input_ids` and `position_ids` are int64 [1, T], `slots` int64 [T] (where each token's K/V go), `last_rows` int64
+    [segments] (the row of each segment's last token). `decodes` says that every segment is a single token.
+    """
+
+    def __init__(self, segments: Sequence[Segment], device: torch.device) -> None:
+        assert segments
+        self.spans = _spans(segments)
+        self.decodes = all(span.length == 1 for span in self.spans)
+        positions = np.concatenate([np.arange(span.position, span.position + span.length) for span in self.spans])
+        origins = np.repeat([span.origin for span in self.spans], [span.length for span in self.spans])
+        ids = np.concatenate([_ids(segment) for segment in segments])
+        self.input_ids = torch.from_numpy(ids).to(device).unsqueeze(0)
+        self.position_ids = torch.from_numpy(positions).to(device).unsqueeze(0)
+        self.slots = torch.from_numpy(origins + positions).to(device)
+        self.last_rows = torch.tensor([span.row + span.length - 1 for span in self.spans], device=device)
+        self._masks: dict[tuple[Span, int | None, torch.dtype], torch.Tensor] = {}
+
+    def mask(self, span: Span, window: int | None, dtype: torch.dtype) -> torch.Tensor:
+        """Return what is added to the scores of `span`: 0 where a query may look, -inf elsewhere.
+
+        [length, keys], over the keys from `first_key(span, window)` to the span's own last token. Made once a step.
+        """
+        key = (span, window, dtype)
+        if key not in self._masks:
+            device = self.slots.device
+            query = torch.arange(span.position, span.position + span.length, device=device).unsqueeze(1)
+            keys = torch.arange(first_key(span, window), span.position + span.length, device=device)
+            hidden = keys > query
+            if window is not None:
+                hidden |= keys <= query - window
+            self._masks[key] = torch.zeros(hidden.shape, dtype=dtype, device=device).masked_fill_(hidden, -torch.inf)
+        return self._masks[key]
+
+
+def first_key(span: Span, window: int | None) -> int:
+    """Return the first position that any query of `span` sees: a window of W shows W tokens, the query's included."""
+    return 0 if window is None else max(0, span.position + 1 - window)
+
+
+def _spans(segments: Sequence[Segment]) -> list[Span]:
+    spans, row = [], 0
+    for segment in segments:
+        extent = segment.sequence.extent
+        assert extent is not None
+        assert segment.start + segment.length <= extent.capacity
+        spans.append(Span(row, segment.length, segment.start, extent.start))
+        row += segment.length
+    return spans
+
+
+def _ids(segment: Segment) -> Ids:
+    return np.asarray(segment.sequence.ids[segment.start : segment.start + segment.length], dtype=np.int64)
