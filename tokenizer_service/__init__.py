@@ -1,0 +1,1 @@
+"""The tokenizer service: chat templates, encoding, decoding, and the tokenizer itself as a file. Never torch."""
