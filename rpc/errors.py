@@ -8,13 +8,15 @@ from __future__ import annotations
 from grpc import StatusCode
 
 DOMAIN = "tokenmill"
+# A message travels three times in the trailing metadata (once percent-encoded), of which clients accept 8 KiB.
+MAX_MESSAGE_BYTES = 512
 
 
 class ServiceError(Exception):
     """An error with a gRPC code, a stable reason for programs and a sentence for people.
 
     `field` is the path of the request field at fault (INVALID_ARGUMENT, UNIMPLEMENTED);
-    `retry_after_seconds` is set where retrying helps.
+    `retry_after_seconds` is set where retrying helps. A long message is shortened.
     """
 
     def __init__(
@@ -29,15 +31,20 @@ class ServiceError(Exception):
         super().__init__(message)
         self.code = code
         self.reason = reason
-        self.message = message
+        self.message = _shortened(message)
         self.field = field
         self.retry_after_seconds = retry_after_seconds
 
-    def within(self, prefix: str) -> ServiceError:
-        """The same error with `prefix` before its field path."""
-        field = f"{prefix}.{self.field}" if self.field else prefix
+    def without_prefix(self, prefix: str) -> ServiceError:
+        """The same error, for a caller in whose request the field does not stand below `prefix`."""
+        if self.field is None or not self.field.startswith(prefix):
+            return self
         return ServiceError(
-            self.code, self.reason, self.message, field=field, retry_after_seconds=self.retry_after_seconds
+            self.code,
+            self.reason,
+            self.message.removeprefix(prefix),
+            field=self.field.removeprefix(prefix),
+            retry_after_seconds=self.retry_after_seconds,
         )
 
 
@@ -50,6 +57,11 @@ def malformed_message() -> ServiceError:
     """The request is not a valid protobuf message of its type, or one of its strings is not UTF-8."""
     text = "the request is not a valid message of this method's type (or a string in it is not UTF-8)"
     return ServiceError(StatusCode.INVALID_ARGUMENT, "MALFORMED_MESSAGE", text)
+
+
+def unknown_method() -> ServiceError:
+    """The service has no such method."""
+    return ServiceError(StatusCode.UNIMPLEMENTED, "UNKNOWN_METHOD", "there is no method of this name here")
 
 
 def not_implemented(field: str, what: str) -> ServiceError:
@@ -96,3 +108,10 @@ def deadline_exceeded() -> ServiceError:
 def internal() -> ServiceError:
     """Something that must not happen has happened; the log has it under the request id."""
     return ServiceError(StatusCode.INTERNAL, "INTERNAL", "internal error; the service's log has it under x-request-id")
+
+
+def _shortened(message: str) -> str:
+    encoded = message.encode(errors="replace")
+    if len(encoded) <= MAX_MESSAGE_BYTES:
+        return encoded.decode()
+    return encoded[: MAX_MESSAGE_BYTES - 3].decode(errors="ignore") + "…"

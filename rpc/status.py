@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -15,7 +16,7 @@ from rpc.errors import DOMAIN, ServiceError, deadline_exceeded, internal, unavai
 from tokenmill.v1 import generation_pb2
 
 DETAILS_KEY = "grpc-status-details-bin"
-CODES = {code.value[0]: code for code in grpc.StatusCode}
+ERROR_CODES = {code.value[0]: code for code in grpc.StatusCode if code is not grpc.StatusCode.OK}
 
 
 def details_metadata(error: ServiceError) -> tuple[str, bytes]:
@@ -64,14 +65,19 @@ def _from_status(status: status_pb2.Status) -> ServiceError:
         detail.Unpack(info)
         detail.Unpack(bad)
         if detail.Unpack(retry):
-            retry_after_seconds = retry.retry_delay.ToTimedelta().total_seconds()
+            retry_after_seconds = to_seconds(retry.retry_delay)
     return ServiceError(
-        CODES.get(status.code, grpc.StatusCode.UNKNOWN),
+        _error_code(status.code),
         info.reason or "INTERNAL",
         status.message,
         field=bad.field_violations[0].field if bad.field_violations else None,
         retry_after_seconds=retry_after_seconds,
     )
+
+
+def _error_code(number: int) -> grpc.StatusCode:
+    # A number from the wire: OK is no error, and a newer peer may know more codes.
+    return ERROR_CODES.get(number, grpc.StatusCode.UNKNOWN)
 
 
 def to_output_error(error: ServiceError) -> generation_pb2.OutputError:
@@ -84,9 +90,8 @@ def to_output_error(error: ServiceError) -> generation_pb2.OutputError:
 
 def from_output_error(error: generation_pb2.OutputError) -> ServiceError:
     """The error of an output, as the error of a call."""
-    retry = error.retry_delay.ToTimedelta().total_seconds() if error.HasField("retry_delay") else None
-    code = CODES.get(error.code, grpc.StatusCode.UNKNOWN)
-    return ServiceError(code, error.reason, error.message, retry_after_seconds=retry)
+    retry = to_seconds(error.retry_delay) if error.HasField("retry_delay") else None
+    return ServiceError(_error_code(error.code), error.reason, error.message, retry_after_seconds=retry)
 
 
 def to_duration(seconds: float) -> Duration:
@@ -94,3 +99,17 @@ def to_duration(seconds: float) -> Duration:
     duration = Duration()
     duration.FromNanoseconds(round(seconds * 1e9))
     return duration
+
+
+def to_seconds(duration: Duration) -> float:
+    """A protobuf Duration in seconds."""
+    return duration.seconds + duration.nanos * 1e-9
+
+
+@contextlib.contextmanager
+def translated_errors(peer: str) -> Iterator[None]:
+    """Raise what a call to `peer` in the body fails with as a ServiceError (see `from_rpc_error`)."""
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        raise from_rpc_error(error, peer) from None

@@ -1,0 +1,1 @@
+"""The gateway: text in, streamed text out; between it and the model there are only tokens."""

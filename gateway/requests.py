@@ -1,0 +1,154 @@
+"""Public requests, checked and turned into plain values. Every refusal names the field, before anything is started."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+
+from gateway.generation import Generation, Prompt, Stopping
+from gateway.model_description import from_message
+from rpc.errors import invalid_field, not_implemented
+from rpc.generation_params import (
+    MAX_STOP_TOKEN_IDS,
+    check_output_options,
+    check_sampling,
+    check_scheduling,
+    check_token_limits,
+)
+from rpc.status import to_seconds
+from tokenmill.v1 import gateway_pb2, generation_pb2, tokenizer_pb2
+
+# Outputs of one call: they share one tensor and one RPC, so this bounds both.
+MAX_OUTPUTS = 64
+MAX_STOP_STRINGS = 8
+MAX_STOP_STRING_BYTES = 240
+ROLES = ("system", "developer", "user", "assistant", "tool")
+
+Request = gateway_pb2.GenerateRequest | gateway_pb2.ChatRequest
+
+
+def generation_from_prompts(request: gateway_pb2.GenerateRequest) -> Generation:
+    """A GenerateRequest as a plain value. Errors: ServiceError naming the field."""
+    kind = request.WhichOneof("input")
+    if kind is None:
+        raise invalid_field("input", "one of prompts and token_prompts is required")
+    if kind == "token_prompts":
+        prompts = _token_prompts(request)
+        return _generation(request, prompt=None, token_prompts=prompts, prompt_count=len(prompts))
+    texts = request.prompts.texts
+    if not texts:
+        raise invalid_field("prompts.texts", "must not be empty")
+    for index, text in enumerate(texts):
+        if not text:
+            raise invalid_field(f"prompts.texts[{index}]", "must not be empty")
+    encode = _encode_request(request, tokenizer_pb2.EncodeRequest(prompts=request.prompts))
+    return _generation(request, prompt=Prompt(encode), token_prompts=(), prompt_count=len(texts))
+
+
+def generation_from_chat(request: gateway_pb2.ChatRequest, *, counting: bool = False) -> Generation:
+    """A ChatRequest as a plain value; `counting` allows what can be counted but not answered yet.
+
+    Errors: ServiceError naming the field.
+    """
+    if not request.messages:
+        raise invalid_field("messages", "must not be empty")
+    for index, message in enumerate(request.messages):
+        if message.role not in ROLES:
+            raise invalid_field(f"messages[{index}].role", f"must be one of {', '.join(ROLES)}")
+    if request.tools and not counting:
+        raise not_implemented("tools", "answering with tool calls")
+    chat = tokenizer_pb2.ChatPrompt(
+        messages=request.messages,
+        tools=request.tools,
+        template_kwargs=request.template_kwargs if request.HasField("template_kwargs") else None,
+        add_generation_prompt=request.add_generation_prompt if request.HasField("add_generation_prompt") else None,
+        continue_final_message=request.continue_final_message,
+    )
+    encode = _encode_request(request, tokenizer_pb2.EncodeRequest(chat=chat))
+    return _generation(request, prompt=Prompt(encode), token_prompts=(), prompt_count=1)
+
+
+def _encode_request(request: Request, encode: tokenizer_pb2.EncodeRequest) -> tokenizer_pb2.EncodeRequest:
+    encode.parse_special_tokens = request.parse_special_tokens
+    if request.HasField("add_special_tokens"):
+        encode.add_special_tokens = request.add_special_tokens
+    if (truncate := _truncation(request)) is not None:
+        encode.truncate_prompt_tokens = truncate
+    return encode
+
+
+def _truncation(request: Request) -> int | None:
+    if not request.HasField("truncate_prompt_tokens"):
+        return None
+    if request.truncate_prompt_tokens < 1:
+        message = f"must be at least 1, got {request.truncate_prompt_tokens}"
+        raise invalid_field("truncate_prompt_tokens", message)
+    return request.truncate_prompt_tokens
+
+
+def _token_prompts(request: gateway_pb2.GenerateRequest) -> tuple[array[int], ...]:
+    if not request.token_prompts.prompts:
+        raise invalid_field("token_prompts.prompts", "must not be empty")
+    keep = _truncation(request) or 0
+    rows = []
+    for index, prompt in enumerate(request.token_prompts.prompts):
+        field = f"token_prompts.prompts[{index}].ids"
+        if not prompt.ids:
+            raise invalid_field(field, "must not be empty")
+        if max(prompt.ids) >= 2**31:
+            raise invalid_field(field, f"{max(prompt.ids)} is outside the vocabulary")
+        rows.append(array("i", prompt.ids[-keep:]))
+    return tuple(rows)
+
+
+def _generation(
+    request: Request, *, prompt: Prompt | None, token_prompts: Sequence[array[int]], prompt_count: int
+) -> Generation:
+    n = request.n if request.HasField("n") else 1
+    if n < 1:
+        raise invalid_field("n", f"must be at least 1, got {n}")
+    if n * prompt_count > MAX_OUTPUTS:
+        raise invalid_field("n", f"n x prompts must be at most {MAX_OUTPUTS}, got {n} x {prompt_count}")
+    if request.HasField("response_format"):
+        raise not_implemented("response_format", "constrained output")
+    check_sampling(request.sampling, "sampling")
+    check_output_options(request.output, "output")
+    check_scheduling(request.cache_salt, request.priority, "")
+    return Generation(
+        model=request.model,
+        prompt=prompt,
+        token_prompts=token_prompts,
+        prompt_count=prompt_count,
+        n=n,
+        sampling=from_message(request.sampling),
+        stopping=_stopping(request.stopping),
+        token_ids=request.output.token_ids,
+        keep_special_tokens=request.output.keep_special_tokens,
+        cache_salt=request.cache_salt,
+    )
+
+
+def _stopping(stopping: generation_pb2.StoppingCriteria) -> Stopping:
+    max_new_tokens = stopping.max_new_tokens if stopping.HasField("max_new_tokens") else None
+    check_token_limits(max_new_tokens, stopping.min_new_tokens, "stopping")
+    if len(stopping.stop_strings) > MAX_STOP_STRINGS:
+        raise invalid_field("stopping.stop_strings", f"at most {MAX_STOP_STRINGS}, got {len(stopping.stop_strings)}")
+    for index, text in enumerate(stopping.stop_strings):
+        if not 1 <= len(text.encode()) <= MAX_STOP_STRING_BYTES:
+            message = f"must be 1 to {MAX_STOP_STRING_BYTES} bytes, got {len(text.encode())}"
+            raise invalid_field(f"stopping.stop_strings[{index}]", message)
+    if len(stopping.stop_token_ids) > MAX_STOP_TOKEN_IDS:
+        message = f"at most {MAX_STOP_TOKEN_IDS}, got {len(stopping.stop_token_ids)}"
+        raise invalid_field("stopping.stop_token_ids", message)
+    time_limit = to_seconds(stopping.time_limit) if stopping.HasField("time_limit") else None
+    if time_limit is not None and time_limit <= 0:
+        raise invalid_field("stopping.time_limit", "must be above 0")
+    return Stopping(
+        max_new_tokens=max_new_tokens,
+        min_new_tokens=stopping.min_new_tokens,
+        stop_strings=tuple(dict.fromkeys(stopping.stop_strings)),
+        stop_token_ids=tuple(stopping.stop_token_ids),
+        include_stop=stopping.include_stop,
+        ignore_eos=stopping.ignore_eos,
+        time_limit_seconds=time_limit,
+    )

@@ -1,0 +1,52 @@
+"""The gateway as a service: what it is made of, and when it is ready."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import NoReturn
+
+import grpc
+
+from gateway.admission import Admission
+from gateway.pipeline import Pipeline
+from gateway.servicer import InferenceServicer
+from gateway.settings import GatewaySettings
+from gateway.tokenizer_client import TokenizerClient
+from gateway.worker_pool import WorkerPool
+from tokenmill.v1 import gateway_pb2, gateway_pb2_grpc
+
+
+class GatewayService:
+    """Owns the admission and the clients of both tiers. Ready: a worker seen once and its tokenizer fetched."""
+
+    full_name = gateway_pb2.DESCRIPTOR.services_by_name["InferenceService"].full_name
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self._admission = Admission(settings.max_inflight, settings.max_queue)
+        self._workers = WorkerPool(settings.worker, settings.default_max_new_tokens)
+        self._tokenizers = TokenizerClient(settings.tokenizer)
+
+    def register(self, server: grpc.aio.Server) -> None:
+        """Add the servicer."""
+        pipeline = Pipeline(self._admission, self._tokenizers, self._workers)
+        servicer = InferenceServicer(pipeline, self._workers, self._tokenizers)
+        gateway_pb2_grpc.add_InferenceServiceServicer_to_server(servicer, server)
+
+    async def start(self) -> None:
+        """Wait for a worker, and for the tokenizer of its model."""
+        model = await self._workers.wait_for_model()
+        await self._tokenizers.wait_for_artefact(model)
+
+    async def wait_broken(self) -> NoReturn:
+        """Never return: a gateway outlives what is behind it."""
+        await asyncio.Event().wait()
+        raise AssertionError("unreachable")
+
+    def stop_accepting(self) -> None:
+        """Refuse new requests."""
+        self._admission.drain()
+
+    async def close(self) -> None:
+        """Close the clients."""
+        await self._workers.close()
+        await self._tokenizers.close()

@@ -1,0 +1,164 @@
+"""One model worker, from the outside: what it is, whether it is ready, and calls to it.
+
+The border to `worker.proto`: rows go out as one left-padded tensor, row events come back as plain values.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from gateway.deadline import Deadline
+from gateway.generation import FinishReason, Row, RowEvent, RowFailed, RowFinished, RowTokens, Timing, Usage
+from rpc import log
+from rpc.call_record import REQUEST_ID_KEY, current_request_id
+from rpc.health import READINESS, SERVING
+from rpc.status import from_output_error, to_duration, to_seconds, translated_errors
+from rpc.token_tensors import pack_tensor, unpack_ids
+from rpc.transport import open_channel
+from tokenmill.v1 import generation_pb2, worker_pb2, worker_pb2_grpc
+
+LOGGER = logging.getLogger("tokenmill.gateway.worker")
+PEER = "the model worker"
+RETRY_SECONDS = 0.5  # between attempts to reach a worker that cannot be watched
+DESCRIBE_TIMEOUT_SECONDS = 5.0
+
+
+class WorkerClient:
+    """Owns the channel to one worker and the task that watches its readiness; event loop only.
+
+    `description` is what the worker last said about itself; `is_ready` whether it takes calls now.
+    """
+
+    def __init__(self, target: str, on_change: Callable[[], None]) -> None:
+        self.target = target
+        self.description: worker_pb2.GetWorkerResponse | None = None
+        self.is_ready = False
+        self._on_change = on_change
+        self._channel = open_channel(target)
+        self._stub: Any = worker_pb2_grpc.WorkerServiceStub(self._channel)  # untyped: the stubs know no write()
+        self._watching = asyncio.create_task(self._watch_for_ever())
+
+    async def close(self) -> None:
+        """Stop watching and close the channel."""
+        self._watching.cancel()
+        await asyncio.wait({self._watching})
+        await self._channel.close(None)
+
+    @asynccontextmanager
+    async def open(self, rows: Sequence[Row], fingerprint: str, deadline: Deadline) -> AsyncIterator[WorkerCall]:
+        """Send `rows` as one tensor; leaving the context ends the call, and with it every row.
+
+        `fingerprint` is of the vocabulary that made the ids. Errors: ServiceError.
+        """
+        assert self.description is not None, "a worker is called only after it was ready once"
+        metadata = ((REQUEST_ID_KEY, current_request_id()),)
+        call = self._stub.Generate(metadata=metadata, timeout=deadline.remaining())
+        start = worker_pb2.WorkerServiceGenerateRequest(start=_start(self.description, rows, fingerprint))
+        try:
+            with translated_errors(PEER):
+                await call.write(start)
+            yield WorkerCall(call)
+        finally:
+            call.cancel()
+
+    async def _watch_for_ever(self) -> None:
+        health: health_pb2_grpc.HealthAsyncStub = health_pb2_grpc.HealthStub(self._channel)
+        request = health_pb2.HealthCheckRequest(service=READINESS)
+        while True:
+            try:
+                async for answer in health.Watch(request, wait_for_ready=True):
+                    await self._set_ready(ready=answer.status == SERVING)
+            except grpc.aio.AioRpcError as error:
+                log.event(LOGGER, logging.DEBUG, "worker not watched", target=self.target, code=error.code().name)
+            await self._set_ready(ready=False)
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def _set_ready(self, *, ready: bool) -> None:
+        if ready:
+            request = worker_pb2.GetWorkerRequest()
+            self.description = await self._stub.GetWorker(request, timeout=DESCRIBE_TIMEOUT_SECONDS)
+        if ready != self.is_ready:
+            log.event(LOGGER, logging.INFO, "worker ready" if ready else "worker not ready", target=self.target)
+        self.is_ready = ready
+        self._on_change()
+
+
+class WorkerCall:
+    """One running request at one worker."""
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+
+    async def events(self) -> AsyncIterator[list[RowEvent]]:
+        """What happened to the rows, in groups as they arrived. Errors: ServiceError."""
+        with translated_errors(PEER):
+            async for response in self._call:
+                yield [_row_event(event) for event in response.events]
+
+    async def stop_row(self, row: int) -> None:
+        """End one row; the worker answers that it has finished. A call that has ended needs no stop."""
+        # What ended the call is for `events` to say.
+        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            stop = worker_pb2.StopRow(row=row)
+            await self._call.write(worker_pb2.WorkerServiceGenerateRequest(stop_row=stop))
+
+
+def _start(worker: worker_pb2.GetWorkerResponse, rows: Sequence[Row], fingerprint: str) -> worker_pb2.Start:
+    pad_token_id = min(worker.eos_token_ids, default=0)
+    return worker_pb2.Start(
+        tokens=pack_tensor([row.ids for row in rows], pad_token_id),
+        rows=[_row_params(row) for row in rows],
+        model=worker.model,
+        vocabulary_fingerprint=fingerprint,
+    )
+
+
+def _row_params(row: Row) -> worker_pb2.RowParams:
+    sampling = row.sampling
+    params = worker_pb2.RowParams(
+        sampling=generation_pb2.SamplingParams(
+            temperature=sampling.temperature, top_p=sampling.top_p, top_k=sampling.top_k
+        ),
+        seed=sampling.seed,
+        stop_token_ids=sorted(row.stop_token_ids),
+        ignore_eos=row.ignore_eos,
+        max_new_tokens=row.max_new_tokens,
+        min_new_tokens=row.min_new_tokens,
+        cache_salt=row.cache_salt,
+    )
+    if row.time_limit_seconds is not None:
+        params.time_limit.CopyFrom(to_duration(row.time_limit_seconds))
+    return params
+
+
+def _row_event(event: worker_pb2.RowEvent) -> RowEvent:
+    kind = event.WhichOneof("event")
+    if kind == "tokens":
+        return RowTokens(event.row, unpack_ids(event.tokens.ids))
+    if kind == "finished":
+        finished = event.finished
+        stop_token_id = finished.stop_token_id if finished.HasField("stop_token_id") else None
+        reason = FinishReason(finished.reason)
+        return RowFinished(event.row, reason, stop_token_id, _usage(finished.usage), _timing(finished.timing))
+    return RowFailed(event.row, from_output_error(event.error))
+
+
+def _usage(usage: generation_pb2.Usage) -> Usage:
+    return Usage(usage.prompt_tokens, usage.cached_prompt_tokens, usage.completion_tokens)
+
+
+def _timing(timing: generation_pb2.Timing) -> Timing:
+    return Timing(
+        queue=to_seconds(timing.queue),
+        prefill=to_seconds(timing.prefill),
+        time_to_first_token=to_seconds(timing.time_to_first_token),
+        decode=to_seconds(timing.decode),
+        total=to_seconds(timing.total),
+    )
