@@ -1,0 +1,84 @@
+"""The contract's chat messages as the domain's, and the domain's errors as the contract's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.struct_pb2 import Struct
+from grpc import StatusCode
+
+from rpc.errors import ServiceError, invalid_field, no_chat_template, queue_full, unavailable
+from tokenizer_service.chat import Chat, Message, Tool, ToolCall
+from tokenizer_service.encoder import EncodeOptions
+from tokenizer_service.errors import InvalidInput, NoChatTemplate, Overloaded, RendererClosed, TemplateError
+from tokenmill.v1 import gateway_pb2, tokenizer_pb2
+
+RETRY_AFTER_SECONDS = 0.5
+
+
+def chat_from(message: tokenizer_pb2.ChatPrompt) -> Chat:
+    """The chat of a request."""
+    given = message.add_generation_prompt if message.HasField("add_generation_prompt") else None
+    return Chat(
+        messages=[_message(one) for one in message.messages],
+        tools=[Tool(tool.name, tool.description, plain_json(tool.parameters)) for tool in message.tools],
+        template_kwargs=plain_json(message.template_kwargs),
+        add_generation_prompt=given,
+        continue_final_message=message.continue_final_message,
+    )
+
+
+def options_from(request: tokenizer_pb2.EncodeRequest) -> EncodeOptions:
+    """How the texts of a request become ids."""
+    return EncodeOptions(
+        add_special_tokens=request.add_special_tokens if request.HasField("add_special_tokens") else None,
+        parse_special_tokens=request.parse_special_tokens,
+        truncate_prompt_tokens=request.truncate_prompt_tokens if request.HasField("truncate_prompt_tokens") else None,
+        with_offsets=request.offsets,
+    )
+
+
+def plain_json(struct: Struct) -> dict[str, Any]:
+    """A Struct as JSON values; its numbers are doubles, so whole ones become integers again, as people write them."""
+    plain: dict[str, Any] = _whole_numbers(MessageToDict(struct))
+    return plain
+
+
+@contextmanager
+def named_errors(model: str, input_kind: str) -> Iterator[None]:
+    """Raise the domain's errors in the body as ServiceErrors; fields of a chat stand below `chat`."""
+    try:
+        yield
+    except InvalidInput as error:
+        is_shared = error.field == "truncate_prompt_tokens" or input_kind != "chat"
+        raise invalid_field(error.field if is_shared else f"chat.{error.field}", error.message) from None
+    except NoChatTemplate:
+        raise no_chat_template(model) from None
+    except TemplateError as error:
+        message = f"chat.messages: the chat template of model {model!r} gave no prompt: {error}"
+        raise ServiceError(StatusCode.INVALID_ARGUMENT, "TEMPLATE_FAILED", message, field="chat.messages") from None
+    except Overloaded:
+        raise queue_full("the tokenizer service's queue", RETRY_AFTER_SECONDS) from None
+    except RendererClosed:
+        raise unavailable("DRAINING", "the tokenizer service is shutting down") from None
+
+
+def _message(message: gateway_pb2.ChatMessage) -> Message:
+    return Message(
+        role=message.role,
+        content=message.content,
+        name=message.name,
+        tool_calls=[ToolCall(call.name, plain_json(call.arguments), call.id) for call in message.tool_calls],
+        tool_call_id=message.tool_call_id,
+    )
+
+
+def _whole_numbers(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _whole_numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_whole_numbers(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -1,0 +1,60 @@
+"""The models this service knows, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rpc.errors import invalid_field, unknown_model
+from tokenizer_service.decoder import Decoder
+from tokenizer_service.encoder import Encoder
+from tokenizer_service.loaded_tokenizer import LoadedTokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class ServedTokenizer:
+    """One model's tokenizer with what works on it."""
+
+    name: str
+    loaded: LoadedTokenizer
+    vocabulary_fingerprint: str
+    encoder: Encoder
+    decoder: Decoder
+
+    @property
+    def template_fingerprint(self) -> str:
+        """SHA-256 of the chat template, hexadecimal; empty without one."""
+        return self.loaded.templates.fingerprint
+
+
+class ServedTokenizers:
+    """All of them; immutable."""
+
+    def __init__(self, tokenizers: Sequence[ServedTokenizer]) -> None:
+        self._by_name = {tokenizer.name: tokenizer for tokenizer in tokenizers}
+
+    def find(self, name: str) -> ServedTokenizer:
+        """The tokenizer of the model `name`; empty: the only one. Errors: ServiceError."""
+        if not name:
+            if len(self._by_name) > 1:
+                raise invalid_field("model", f"must be one of {', '.join(sorted(self._by_name))}")
+            return next(iter(self._by_name.values()))
+        if name not in self._by_name:
+            raise unknown_model(name)
+        return self._by_name[name]
+
+
+def named_folders(values: Sequence[str]) -> dict[str, Path]:
+    """The folders of `[NAME=]PATH` values, by name. Errors: ValueError with one line for people."""
+    folders: dict[str, Path] = {}
+    for value in values:
+        before, separator, after = value.partition("=")
+        folder = Path(after if separator else value)
+        name = before if separator else folder.resolve().name
+        if not name or (separator and not after):
+            raise ValueError(f"--model {value}: not [NAME=]PATH")
+        if name in folders:
+            raise ValueError(f"--model {value}: the name {name!r} is given twice")
+        folders[name] = folder
+    return folders

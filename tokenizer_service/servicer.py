@@ -1,0 +1,97 @@
+"""TokenizerService: messages in, tensors and texts out. What happens in between is the domain's."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+
+from rpc.call_record import count_tokens
+from rpc.errors import invalid_field, unavailable
+from rpc.token_tensors import pack_tensor
+from tokenizer_service.encoder import EncodedRow
+from tokenizer_service.messages import chat_from, named_errors, options_from
+from tokenizer_service.served_tokenizers import ServedTokenizer, ServedTokenizers
+from tokenmill.v1 import tokenizer_pb2, tokenizer_pb2_grpc
+
+CHUNK_BYTES = 2**20
+# Rows of one request: what one call may make of a message that is bounded in bytes, but not in its number of texts.
+MAX_ROWS = 1024
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class TokenizerServicer(tokenizer_pb2_grpc.TokenizerServiceServicer):
+    """Answers once `tokenizers` is set; UNAVAILABLE before."""
+
+    def __init__(self) -> None:
+        self.tokenizers: ServedTokenizers | None = None
+
+    async def Encode(self, request: tokenizer_pb2.EncodeRequest, context: Context) -> tokenizer_pb2.EncodeResponse:
+        """Prompts, or one chat, to one left-padded tensor."""
+        served = self._find(request.model)
+        rows = await self._rows(served, request)
+        count_tokens(prompt_tokens=sum(len(row.ids) for row in rows))
+        return tokenizer_pb2.EncodeResponse(
+            tokens=pack_tensor([row.ids for row in rows], served.loaded.pad_token_id),
+            token_counts=[len(row.ids) for row in rows],
+            vocabulary_fingerprint=served.vocabulary_fingerprint,
+            template_fingerprint=served.template_fingerprint,
+            offsets=[_offsets(row) for row in rows] if request.offsets else (),
+        )
+
+    async def Decode(self, request: tokenizer_pb2.DecodeRequest, context: Context) -> tokenizer_pb2.DecodeResponse:
+        """Token ids to text."""
+        served = self._find(request.model)
+        if len(request.sequences) > MAX_ROWS:
+            raise invalid_field("sequences", f"at most {MAX_ROWS}, got {len(request.sequences)}")
+        with named_errors(served.name, "sequences"):
+            texts = await served.decoder.decode(
+                [list(sequence.ids) for sequence in request.sequences], keep_special_tokens=request.keep_special_tokens
+            )
+        return tokenizer_pb2.DecodeResponse(texts=texts)
+
+    async def GetTokenizer(
+        self, request: tokenizer_pb2.GetTokenizerRequest, context: Context
+    ) -> AsyncIterator[tokenizer_pb2.GetTokenizerResponse]:
+        """The tokenizer as a file: info, chunks, SHA-256."""
+        served = self._find(request.model)
+        artefact = served.loaded.artefact
+        yield tokenizer_pb2.GetTokenizerResponse(
+            info=tokenizer_pb2.TokenizerInfo(
+                model=served.name,
+                vocabulary_fingerprint=served.vocabulary_fingerprint,
+                template_fingerprint=served.template_fingerprint,
+                pad_token_id=served.loaded.pad_token_id,
+                eos_token_ids=served.loaded.eos_token_ids,
+                vocabulary_size=served.loaded.vocabulary_size,
+                artefact_bytes=len(artefact),
+            )
+        )
+        for start in range(0, len(artefact), CHUNK_BYTES):
+            yield tokenizer_pb2.GetTokenizerResponse(chunk=artefact[start : start + CHUNK_BYTES])
+        yield tokenizer_pb2.GetTokenizerResponse(sha256=hashlib.sha256(artefact).digest())
+
+    def _find(self, name: str) -> ServedTokenizer:
+        if self.tokenizers is None:
+            raise unavailable("LOADING", "the tokenizer service is still loading")
+        return self.tokenizers.find(name)
+
+    async def _rows(self, served: ServedTokenizer, request: tokenizer_pb2.EncodeRequest) -> list[EncodedRow]:
+        kind = request.WhichOneof("input")
+        if kind is None:
+            raise invalid_field("input", "one of prompts and chat is required")
+        options = options_from(request)
+        with named_errors(served.name, kind):
+            if kind == "chat":
+                return [await served.encoder.encode_chat(chat_from(request.chat), options)]
+            if len(request.prompts.texts) > MAX_ROWS:
+                raise invalid_field("prompts.texts", f"at most {MAX_ROWS}, got {len(request.prompts.texts)}")
+            return await served.encoder.encode_prompts(request.prompts.texts, options)
+
+
+def _offsets(row: EncodedRow) -> tokenizer_pb2.TokenOffsets:
+    offsets = row.offsets or ()
+    return tokenizer_pb2.TokenOffsets(starts=[start for start, _ in offsets], ends=[end for _, end in offsets])
