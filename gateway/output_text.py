@@ -6,6 +6,7 @@ a match, even where the text ends before it and where the match shows only later
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -55,20 +56,27 @@ class OutputText:
         return step if step.stop_string else step._replace(text=step.text + self._matcher.flush())
 
     def _step(self, spans: list[Span], settled_tokens: int) -> Step:
-        counting = next((i for i, span in enumerate(spans) if span.tokens >= self._min_new_tokens), len(spans))
-        said = self._matcher.skip("".join(span.text for span in spans[:counting])) if counting else ""
-        text, match = self._matcher.push("".join(span.text for span in spans[counting:]))
+        first = bisect_left(spans, self._min_new_tokens, key=_tokens_of)
+        said = self._matcher.skip(_text_of(spans[:first])) if first else ""
+        text, match = self._matcher.push(_text_of(spans[first:]))
         if match is None:
             return Step(said + text, self._take_ids(settled_tokens))
         self._ended = True
-        tokens = _tokens_at(spans[counting:], match.end)
-        return Step(said + text, self._take_ids(tokens), match.stop_string)
+        return Step(said + text, self._take_ids(_tokens_at(spans[first:], match.end)), match.stop_string)
 
     def _take_ids(self, tokens: int) -> list[int]:
         taken = tokens - self._tokens
         ids, self._undecided = self._undecided[:taken], self._undecided[taken:]
         self._tokens = tokens
         return ids
+
+
+def _tokens_of(span: Span) -> int:
+    return span.tokens
+
+
+def _text_of(spans: list[Span]) -> str:
+    return "".join([span.text for span in spans])
 
 
 def _tokens_at(spans: list[Span], end: int) -> int:
