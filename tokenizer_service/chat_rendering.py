@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Protocol
+
 from tokenizer_service.chat import Chat
 from tokenizer_service.chat_templates import ChatTemplate
 from tokenizer_service.control_text import ControlText
@@ -9,15 +12,22 @@ from tokenizer_service.control_tokens import ControlTokens
 from tokenizer_service.errors import InvalidInput
 from tokenizer_service.loaded_tokenizer import LoadedTokenizer
 from tokenizer_service.marks import Json
-from tokenizer_service.template_renderer import TemplateRenderer
 
 _FIELD = "continue_final_message"
+
+
+class Renderer(Protocol):
+    """Makes text of a template and its variables; TemplateRenderer does it where it can be killed."""
+
+    async def render(self, template: str, variables: Mapping[str, object]) -> str:
+        """Errors: those of TemplateRenderer.render."""
+        ...
 
 
 class ChatRendering:
     """Renders chats with one model's templates; the processes that do it are shared among models."""
 
-    def __init__(self, tokenizer: LoadedTokenizer, controls: ControlTokens, renderer: TemplateRenderer) -> None:
+    def __init__(self, tokenizer: LoadedTokenizer, controls: ControlTokens, renderer: Renderer) -> None:
         self._special_tokens: dict[str, Json] = dict(tokenizer.special_tokens)
         self._templates = tokenizer.templates
         self._controls = controls

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from tokenizers import Encoding
 
 from tokenizer_service.chat import Chat
-from tokenizer_service.chat_rendering import ChatRendering
+from tokenizer_service.chat_rendering import ChatRendering, Renderer
 from tokenizer_service.control_text import ControlText
 from tokenizer_service.control_tokens import ControlTokens
 from tokenizer_service.errors import InvalidInput
 from tokenizer_service.loaded_tokenizer import LoadedTokenizer
-from tokenizer_service.template_renderer import TemplateRenderer
 from tokenizer_service.work_pool import WorkPool
 
 
@@ -38,9 +37,7 @@ class EncodedRow:
 class Encoder:
     """Encodes for one model. Threads and render processes are shared among models."""
 
-    def __init__(
-        self, tokenizer: LoadedTokenizer, renderer: TemplateRenderer, pool: WorkPool, *, max_input_bytes: int
-    ) -> None:
+    def __init__(self, tokenizer: LoadedTokenizer, renderer: Renderer, pool: WorkPool, *, max_input_bytes: int) -> None:
         self._tokenizer = tokenizer
         self._controls = ControlTokens(tokenizer.backend)
         self._rendering = ChatRendering(tokenizer, self._controls, renderer)
@@ -92,7 +89,7 @@ class Encoder:
         ]
 
     def _encode_chat(self, text: ControlText, options: EncodeOptions) -> EncodedRow:
-        text, encoding = self._controls.encode(text)
+        text, encoding = self._controls.encode(text, with_offsets=options.with_offsets)
         if options.add_special_tokens:
             encoding = self._controls.plain.post_process(encoding, None, add_special_tokens=True)
         offsets = text.original_offsets(encoding.offsets) if options.with_offsets else None
