@@ -22,13 +22,14 @@ def vocabulary_fingerprint(folder: Path) -> str:
     """SHA-256, hexadecimal, over the canonical tokenizer.json of `folder` and the tokens that its other files add.
 
     Canonical: JSON with sorted keys and no white space, without truncation and padding. Added tokens come from
-    added_tokens.json and tokenizer_config.json (`added_tokens_decoder`), as sorted pairs of content and id.
+    added_tokens.json and tokenizer_config.json (`added_tokens_decoder`), as sorted pairs of content and id; those that
+    tokenizer.json has itself count once, so that it does not matter whether another file repeats them.
     Errors: FingerprintError.
     """
     tokenizer = _read(folder / "tokenizer.json")
     for key in RUNTIME_STATE:
         tokenizer.pop(key, None)
-    canonical = {"tokenizer": tokenizer, "added": _added_tokens(folder)}
+    canonical = {"tokenizer": tokenizer, "added": _added_elsewhere(folder, tokenizer)}
     text = json.dumps(canonical, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -38,14 +39,19 @@ def template_fingerprint(template: str | None) -> str:
     return hashlib.sha256(template.encode()).hexdigest() if template else ""
 
 
-def _added_tokens(folder: Path) -> list[tuple[str, int]]:
-    added: set[tuple[str, int]] = set()
-    if (folder / "added_tokens.json").is_file():
-        added |= {(content, int(token_id)) for content, token_id in _read(folder / "added_tokens.json").items()}
-    if (folder / "tokenizer_config.json").is_file():
-        decoder = _read(folder / "tokenizer_config.json").get("added_tokens_decoder") or {}
-        added |= {(str(token["content"]), int(token_id)) for token_id, token in decoder.items()}
-    return sorted(added)
+def _added_elsewhere(folder: Path, tokenizer: dict[str, Any]) -> list[tuple[str, int]]:
+    try:
+        added = {(text, int(token_id)) for text, token_id in _read_if_there(folder / "added_tokens.json").items()}
+        decoder = _read_if_there(folder / "tokenizer_config.json").get("added_tokens_decoder") or {}
+        added |= {(token["content"], int(token_id)) for token_id, token in decoder.items()}
+        known = {(token["content"], token["id"]) for token in tokenizer.get("added_tokens") or []}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise FingerprintError(f"{folder}: added tokens in a form we do not know") from error
+    return sorted(added - known)
+
+
+def _read_if_there(file: Path) -> dict[str, Any]:
+    return _read(file) if file.is_file() else {}
 
 
 def _read(file: Path) -> dict[str, Any]:

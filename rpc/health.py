@@ -6,28 +6,69 @@ warm-up token was really made, and no longer from the first SIGTERM on.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
 from grpc_health.v1 import health_pb2
-from grpc_health.v1.health.aio import HealthServicer
+
+from rpc.errors import ServiceError
 
 LIVENESS = "liveness"
 READINESS = "readiness"
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+
+Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class Health:
-    """Owns the health servicer; used by the event loop only."""
+    """The servicer of `grpc.health.v1`. Owns the states of this process; used by the event loop only.
+
+    Our own, because the library's servicer holds a lock while it writes to a watcher: one that has stopped reading
+    would keep readiness from being switched off.
+    """
 
     def __init__(self, service_name: str) -> None:
-        self.servicer = HealthServicer()
         self._ready_names = ("", READINESS, service_name)
+        self._states = dict.fromkeys((LIVENESS, *self._ready_names), NOT_SERVING)
+        self._changed = asyncio.Event()
 
-    async def set_live(self) -> None:
+    def set_live(self) -> None:
         """The loop runs and answers, ready or not."""
-        await self.servicer.set(LIVENESS, SERVING)
-        await self.set_ready(ready=False)
+        self._set([LIVENESS], SERVING)
 
-    async def set_ready(self, *, ready: bool) -> None:
+    def set_ready(self, *, ready: bool) -> None:
         """Tell probes and watchers whether calls are welcome."""
-        for name in self._ready_names:
-            await self.servicer.set(name, SERVING if ready else NOT_SERVING)
+        self._set(self._ready_names, SERVING if ready else NOT_SERVING)
+
+    async def Check(self, request: health_pb2.HealthCheckRequest, context: Context) -> health_pb2.HealthCheckResponse:
+        """The state of one name now. Errors: NOT_FOUND for a name that this process does not know."""
+        if request.service not in self._states:
+            raise ServiceError(grpc.StatusCode.NOT_FOUND, "UNKNOWN_SERVICE", "no service of this name", field="service")
+        return health_pb2.HealthCheckResponse(status=self._states[request.service])
+
+    async def List(self, request: health_pb2.HealthListRequest, context: Context) -> health_pb2.HealthListResponse:
+        """The states of all names now."""
+        states = {name: health_pb2.HealthCheckResponse(status=state) for name, state in self._states.items()}
+        return health_pb2.HealthListResponse(statuses=states)
+
+    async def Watch(
+        self, request: health_pb2.HealthCheckRequest, context: Context
+    ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
+        """The state of one name: now, and at each change. A slow watcher misses states in between, never the last."""
+        sent = None
+        while True:
+            changed = self._changed
+            state = self._states.get(request.service, SERVICE_UNKNOWN)
+            if state != sent:
+                yield health_pb2.HealthCheckResponse(status=state)
+                sent = state
+            await changed.wait()
+
+    def _set(self, names: list[str] | tuple[str, ...], state: health_pb2.HealthCheckResponse.ServingStatus) -> None:
+        self._states.update(dict.fromkeys(names, state))
+        self._changed.set()
+        self._changed = asyncio.Event()

@@ -10,9 +10,11 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable
-from typing import Protocol
+from contextlib import suppress
+from typing import Any, NoReturn, Protocol
 
 import grpc
 import uvloop
@@ -22,8 +24,9 @@ from grpc_reflection.v1alpha import reflection
 from rpc import log
 from rpc.health import Health
 from rpc.interceptor import CallInterceptor
+from rpc.running_calls import CLEAN_UP_SECONDS
 from rpc.settings import ServiceSettings
-from rpc.transport import SERVER_OPTIONS
+from rpc.transport import SERVER_OPTIONS, join_address
 
 LOGGER = logging.getLogger("tokenmill.lifecycle")
 EXIT_OK, EXIT_FAILED = 0, 1
@@ -46,7 +49,7 @@ class Service(Protocol):
         ...
 
     async def start(self) -> None:
-        """Load and warm up; the service is ready when this returns. Errors: StartError."""
+        """Load and warm up; the service is ready when this returns. Cancelled if told to stop. Errors: StartError."""
         ...
 
     async def wait_broken(self) -> str:
@@ -58,66 +61,86 @@ class Service(Protocol):
         ...
 
     async def close(self) -> None:
-        """Free everything. No call is running any more."""
+        """Free everything, child processes too. No call is running any more; `start` may not have got far."""
         ...
 
 
 class Server:
-    """One running service: its gRPC server, its health, its end. `run` is the whole life."""
+    """One running service: its gRPC server, its health, its end. `run` is the whole life.
+
+    `port` is the one listened on once `listening` is set.
+    """
 
     def __init__(self, service: Service, settings: ServiceSettings) -> None:
         self.service = service
         self.settings = settings
         self.health = Health(service.full_name)
         self.port = settings.port
+        self.listening = asyncio.Event()
         self.ready = asyncio.Event()
         self._stop = asyncio.Event()
-        self._grpc = grpc.aio.server(interceptors=[CallInterceptor()], options=SERVER_OPTIONS)
+        self._interceptor = CallInterceptor()
+        self._grpc = grpc.aio.server(interceptors=[self._interceptor], options=SERVER_OPTIONS)
 
     async def run(self) -> int:
         """Bind, load, serve until told to stop or broken, shut down; return the exit code. Errors: StartError."""
-        await self.bind()
-        stopping = asyncio.create_task(self._stop.wait())
-        starting = asyncio.create_task(self.service.start())
         try:
-            await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if not starting.done():
-                log.event(LOGGER, logging.INFO, "stopped while loading")
-                return EXIT_OK
-            starting.result()
-            await self.health.set_ready(ready=True)
-            self.ready.set()
-            log.event(LOGGER, logging.INFO, "ready", service=self.service.full_name, port=self.port)
-            return await self.serve(stopping)
+            await self.bind()
+            return await self.load_and_serve()
         finally:
-            starting.cancel()
-            stopping.cancel()
             await self.shut_down()
 
     async def bind(self) -> None:
         """Listen, and answer health and reflection; everything else is UNAVAILABLE until loaded."""
         self.service.register(self._grpc)
-        health_pb2_grpc.add_HealthServicer_to_server(self.health.servicer, self._grpc)
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, self._grpc)
         names = [self.service.full_name, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name]
         if self.settings.reflection:
             reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], self._grpc)
-        address = f"{self.settings.host}:{self.settings.port}"
+        address = join_address(self.settings.host, self.settings.port)
         try:
+            _try_bind(self.settings.host, self.settings.port)
             self.port = self._grpc.add_insecure_port(address)
-        except RuntimeError as error:
-            raise StartError(f"cannot listen on {address}: the port is taken or the address is not ours") from error
+        except OSError as error:
+            raise StartError(f"cannot listen on {address}: {error.strerror}") from error
+        except RuntimeError as error:  # lost the race for the port
+            raise StartError(f"cannot listen on {address}") from error
         await self._grpc.start()
-        await self.health.set_live()
+        self.health.set_live()
+        self.listening.set()
         log.event(LOGGER, logging.INFO, "listening", service=self.service.full_name, port=self.port)
 
-    async def serve(self, stopping: asyncio.Task[bool]) -> int:
+    async def load_and_serve(self) -> int:
+        """Load, turn ready, serve; return the exit code. Errors: StartError."""
+        stopping = asyncio.create_task(self._stop.wait())
+        starting = asyncio.create_task(self.service.start())
+        try:
+            await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if stopping.done():
+                log.event(LOGGER, logging.INFO, "stopped while loading")
+                return EXIT_OK
+            starting.result()
+            self.health.set_ready(ready=True)
+            self.ready.set()
+            log.event(LOGGER, logging.INFO, "ready", service=self.service.full_name, port=self.port)
+            return await self.serve(stopping)
+        finally:
+            await _cancel(starting, stopping)
+
+    async def serve(self, stopping: asyncio.Task[Any]) -> int:
         """Wait for the end; return the exit code that it deserves."""
         broken = asyncio.create_task(self.service.wait_broken())
-        await asyncio.wait({stopping, broken}, return_when=asyncio.FIRST_COMPLETED)
-        if broken.done():
-            log.event(LOGGER, logging.ERROR, "broken", why=broken.result())
-            return EXIT_FAILED
-        broken.cancel()
+        try:
+            await asyncio.wait({stopping, broken}, return_when=asyncio.FIRST_COMPLETED)
+            if broken.done():
+                log.event(LOGGER, logging.ERROR, "broken", why=broken.result())
+                return EXIT_FAILED
+        finally:
+            await _cancel(broken)
+        self.health.set_ready(ready=False)
+        log.event(LOGGER, logging.INFO, "draining", seconds=self.settings.drain_seconds)
+        # In full, even when nothing runs: it is for the calls of those who have not heard yet.
+        await asyncio.sleep(self.settings.drain_seconds)
         return EXIT_OK
 
     def stop(self) -> None:
@@ -125,44 +148,71 @@ class Server:
         self._stop.set()
 
     async def shut_down(self) -> None:
-        """Readiness off, short wait, stop accepting, finish within grace, cancel, free."""
-        await self.health.set_ready(ready=False)
-        if self.ready.is_set():
-            log.event(LOGGER, logging.INFO, "draining", seconds=self.settings.drain_seconds)
-            await asyncio.sleep(self.settings.drain_seconds)
+        """Readiness off, stop accepting, finish within grace, end what is left, free."""
+        self.health.set_ready(ready=False)
         self.service.stop_accepting()
-        await self._grpc.stop(self.settings.grace_seconds if self.ready.is_set() else 0)
+        # The library waits for every call, watches of health included, so its own grace is only the last resort.
+        grace = self.settings.grace_seconds
+        stopped = asyncio.create_task(self._grpc.stop(grace + CLEAN_UP_SECONDS))
+        ended = await self._interceptor.running.finish(grace)
+        await stopped
         await self.service.close()
-        log.event(LOGGER, logging.INFO, "stopped")
+        log.event(LOGGER, logging.INFO, "stopped", ended_calls=ended)
 
 
-def run(make_service: Callable[[], Service], settings: ServiceSettings, program: str) -> None:
+def run(make_service: Callable[[], Service], settings: ServiceSettings, program: str) -> NoReturn:
     """The `main` of every service: serve until stopped, then leave with the right exit code."""
     log.configure(settings.log_format, settings.log_level)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        try:
-            code = runner.run(_serve(make_service, settings))
-        except StartError as error:
-            sys.stderr.write(f"{program}: {error}\n")
-            code = EXIT_FAILED
-    # Not sys.exit: a thread that is still loading a model cannot be interrupted, and must not keep us.
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    # Never closed: that would wait for threads, and one that is still loading a model cannot be interrupted.
+    runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+    try:
+        code = runner.run(_serve(make_service, settings))
+    except StartError as error:
+        sys.stderr.write(f"{program}: {error}\n")
+        code = EXIT_FAILED
+    except Exception:
+        LOGGER.exception("failed")
+        code = EXIT_FAILED
+    _leave(code)
 
 
 async def _serve(make_service: Callable[[], Service], settings: ServiceSettings) -> int:
-    server = Server(make_service(), settings)
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(log.loop_exception)
+    server = Server(make_service(), settings)
     signals_seen = 0
 
     def on_signal(number: int) -> None:
         nonlocal signals_seen
         signals_seen += 1
         if signals_seen > 1:
-            os._exit(128 + number)
+            _leave(128 + number)
         server.stop()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
     return await server.run()
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process now, whatever its threads are doing; log lines are flushed as they are written."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # closed, or nobody reads any more
+            stream.flush()
+    os._exit(code)
+
+
+async def _cancel(*tasks: asyncio.Task[Any]) -> None:
+    for task in tasks:
+        task.cancel()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(CLEAN_UP_SECONDS):
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _try_bind(host: str, port: int) -> None:
+    """Ask the kernel whether we may listen there: gRPC would log why not in lines of its own. Errors: OSError."""
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(address)

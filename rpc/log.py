@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import sys
 import time
 import traceback
-from types import TracebackType
-from typing import Literal
+from pathlib import PurePath
+from typing import Any, Literal
 
+LOGGER = logging.getLogger("tokenmill.log")
 LogFormat = Literal["json", "console"]
 FIELDS = "fields"
+MAX_CAUSES = 8  # of one exception that are logged; a chain can be a circle
 
 
 def configure(log_format: LogFormat, level: str) -> None:
-    """Send everything that is logged in this process to stderr in `log_format`."""
+    """Send everything that is logged in this process to stderr in `log_format`.
+
+    `level` holds for our own loggers ("tokenmill.…"). Those of libraries warn only: at lower levels they may quote what
+    they work on.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if log_format == "json" else ConsoleFormatter())
-    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+    least = logging.getLevelNamesMapping()[level.upper()]
+    logging.basicConfig(handlers=[handler], level=max(least, logging.WARNING), force=True)
+    logging.captureWarnings(capture=True)
+    logging.getLogger("tokenmill").setLevel(least)
 
 
 def event(logger: logging.Logger, level: int, message: str, **fields: object) -> None:
     """Log `message` with structured `fields`."""
     logger.log(level, message, extra={FIELDS: fields})
+
+
+def loop_exception(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what no task could be told, without the `repr` of exceptions that asyncio would put into the message."""
+    LOGGER.error(context["message"], exc_info=context.get("exception"))
 
 
 class JsonFormatter(logging.Formatter):
@@ -38,8 +53,8 @@ class JsonFormatter(logging.Formatter):
             "message": record.getMessage(),
             **getattr(record, FIELDS, {}),
         }
-        if record.exc_info and record.exc_info[0]:
-            line |= {"exception": record.exc_info[0].__name__, "frames": frames(record.exc_info[2])}
+        if record.exc_info and record.exc_info[1]:
+            line |= {"exception": causes(record.exc_info[1]), "frames": frames(record.exc_info[1])}
         return json.dumps(line, default=str)
 
 
@@ -50,14 +65,26 @@ class ConsoleFormatter(logging.Formatter):
         """Return the line."""
         fields = "".join(f" {key}={value}" for key, value in getattr(record, FIELDS, {}).items())
         line = f"{timestamp(record.created)} {record.levelname:<7} {record.name}: {record.getMessage()}{fields}"
-        if record.exc_info and record.exc_info[0]:
-            line += f" exception={record.exc_info[0].__name__} at {' < '.join(reversed(frames(record.exc_info[2])))}"
-        return line
+        if record.exc_info and record.exc_info[1]:
+            error = record.exc_info[1]
+            line += f" exception={causes(error)} at {' < '.join(reversed(frames(error)))}"
+        return line.replace("\n", "\\n")
 
 
-def frames(trace: TracebackType | None) -> list[str]:
-    """Where an exception came from, without its message: that can quote a prompt."""
-    return [f"{frame.name}:{frame.lineno}" for frame in traceback.extract_tb(trace)]
+def causes(error: BaseException) -> str:
+    """The type of `error` and of those that caused it, without their messages: those can quote a prompt."""
+    names: list[str] = []
+    cause: BaseException | None = error
+    while cause and len(names) < MAX_CAUSES:
+        names.append(type(cause).__name__)
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    return " < ".join(names)
+
+
+def frames(error: BaseException) -> list[str]:
+    """Where `error` came from."""
+    trace = traceback.extract_tb(error.__traceback__)
+    return [f"{PurePath(frame.filename).name}:{frame.lineno} {frame.name}" for frame in trace]
 
 
 def timestamp(seconds: float) -> str:

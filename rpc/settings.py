@@ -1,7 +1,8 @@
 """Settings of a service: one frozen dataclass, each option declared once.
 
 Where a value comes from, first match wins: flag, environment variable `TOKENMILL_…`, TOML file (`--config`), default.
-Unknown flags and unknown keys of the file are refused.
+Unknown flags and unknown keys of the file are refused. A repeatable option is a flag given several times, a variable
+with commas, or a list in the file.
 """
 
 from __future__ import annotations
@@ -9,18 +10,17 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
-import re
 import tomllib
-import types
 import typing
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from rpc.log import LogFormat
+from rpc.option_values import ValueRefused, check_range, is_repeatable, parse_value
 
 PREFIX = "TOKENMILL_"
-SIZE_UNITS = {"": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 SettingsType = TypeVar("SettingsType", bound="ServiceSettings")
 
 
@@ -69,23 +69,21 @@ def load_settings(
     settings_type: type[SettingsType], program: str, arguments: Sequence[str], environment: Mapping[str, str]
 ) -> SettingsType:
     """Collect the settings of one service from its four sources. Errors: SettingsError."""
-    fields = {field.name: field for field in dataclasses.fields(settings_type)}
+    options = {field.name: field for field in dataclasses.fields(settings_type)}
     types_of = typing.get_type_hints(settings_type)
-    given = _flags(settings_type, program, arguments)
-    from_environment = {
-        name: environment[PREFIX + name.upper()] for name in fields if PREFIX + name.upper() in environment
+    flags = _from_flags(settings_type, program, arguments)
+    variables = {name: PREFIX + name.upper() for name in options}
+    # An empty variable counts as not set: deployment files often cannot leave one out.
+    from_environment = {name: environment[key] for name, key in variables.items() if environment.get(key)}
+    config = flags.get("config", from_environment.get("config"))
+    from_file = _from_file(Path(config), options.keys() - {"config"}) if config else {}
+    values = {
+        name: _checked(name, raw, types_of[name], options[name])
+        for name, raw in {**from_file, **from_environment, **flags}.items()
     }
-    file = given.get("config", from_environment.get("config"))
-    from_file = _file(Path(file)) if file else {}
-    if unknown := sorted(from_file.keys() - fields.keys()):
-        raise SettingsError(f"{file}: unknown option {unknown[0]!r}")
-    values = {}
-    for name, raw in {**from_file, **from_environment, **given}.items():
-        flag = "--" + name.replace("_", "-")
-        values[name] = _checked(flag, raw, types_of[name], fields[name].metadata)
-    for name, field in fields.items():
-        if name not in values and field.default is dataclasses.MISSING:
-            raise SettingsError(f"--{name.replace('_', '-')} is required")
+    for name, option_field in options.items():
+        if option_field.default is dataclasses.MISSING and values.get(name, ()) == ():
+            raise SettingsError(f"{_flag(name)} is required")
     return settings_type(**values)
 
 
@@ -107,79 +105,55 @@ class _Parser(argparse.ArgumentParser):
         raise SettingsError(message)
 
 
-def _flags(settings_type: type[ServiceSettings], program: str, arguments: Sequence[str]) -> dict[str, Any]:
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _from_flags(settings_type: type[ServiceSettings], program: str, arguments: Sequence[str]) -> dict[str, Any]:
     parser = _Parser(prog=program, allow_abbrev=False, description=settings_type.__doc__)
     types_of = typing.get_type_hints(settings_type)
     for field in dataclasses.fields(settings_type):
-        default = "required" if field.default is dataclasses.MISSING else f"default: {_shown(field.default)}"
-        help_text = f"{field.metadata['help']} ({default})".replace("%", "%%")
-        flag = "--" + field.name.replace("_", "-")
-        if types_of[field.name] is bool:
-            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=help_text)
-        else:
-            action = "append" if typing.get_origin(types_of[field.name]) is tuple else "store"
-            choices = typing.get_args(types_of[field.name])
-            metavar = "|".join(choices) if typing.get_origin(types_of[field.name]) is typing.Literal else "VALUE"
-            parser.add_argument(flag, action=action, default=argparse.SUPPRESS, metavar=metavar, help=help_text)
+        wanted = types_of[field.name]
+        help_text = f"{field.metadata['help']} ({_shown(field.default)})".replace("%", "%%")
+        if wanted is bool:
+            parser.add_argument(
+                _flag(field.name), action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=help_text
+            )
+            continue
+        is_choice = typing.get_origin(wanted) is typing.Literal
+        parser.add_argument(
+            _flag(field.name),
+            action="append" if is_repeatable(wanted) else "store",
+            default=argparse.SUPPRESS,
+            metavar="|".join(typing.get_args(wanted)) if is_choice else "VALUE",
+            help=help_text,
+        )
     return vars(parser.parse_args(list(arguments)))
 
 
 def _shown(default: object) -> str:
-    if default is None or default == ():
-        return "none"
-    return str(default)
+    if default is dataclasses.MISSING:
+        return "required"
+    return "default: none" if default is None or default == () else f"default: {default}"
 
 
-def _file(path: Path) -> dict[str, Any]:
+def _from_file(path: Path, known: AbstractSet[str]) -> dict[str, Any]:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(f"--config {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"--config {path}: not TOML: {error}") from error
+    for key in content:
+        if key.replace("-", "_") not in known:
+            raise SettingsError(f"--config {path}: unknown option {key!r}")
     return {key.replace("-", "_"): value for key, value in content.items()}
 
 
-def _checked(flag: str, raw: Any, wanted: Any, metadata: Mapping[str, Any]) -> Any:
-    value = _parsed(flag, raw, wanted, size=metadata["size"])
-    for one in value if isinstance(value, tuple) else (value,):
-        too_small = metadata["at_least"] is not None and one is not None and not one >= metadata["at_least"]
-        too_large = metadata["at_most"] is not None and one is not None and not one <= metadata["at_most"]
-        if too_small or too_large:
-            bounds = (metadata["at_least"], metadata["at_most"])
-            raise SettingsError(f"{flag}: {one} is outside {bounds[0]} to {'any' if bounds[1] is None else bounds[1]}")
+def _checked(name: str, raw: Any, wanted: Any, declared: dataclasses.Field[Any]) -> Any:
+    try:
+        value = parse_value(raw, wanted, size=declared.metadata["size"])
+        check_range(value, declared.metadata["at_least"], declared.metadata["at_most"])
+    except ValueRefused as error:
+        raise SettingsError(f"{_flag(name)}: {error}") from error
     return value
-
-
-def _parsed(flag: str, raw: Any, wanted: Any, *, size: bool) -> Any:
-    origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
-    if origin is types.UnionType or origin is typing.Union:
-        return _parsed(flag, raw, next(a for a in arguments if a is not type(None)), size=size)
-    if origin is tuple:
-        items = raw.split(",") if isinstance(raw, str) else raw
-        return tuple(_parsed(flag, item, arguments[0], size=size) for item in items)
-    if origin is typing.Literal:
-        if raw not in arguments:
-            raise SettingsError(f"{flag}: {raw!r} is not one of {', '.join(map(str, arguments))}")
-        return raw
-    if wanted is bool:
-        return _boolean(flag, raw)
-    try:
-        return _size(str(raw)) if size else wanted(raw)
-    except ValueError:
-        raise SettingsError(f"{flag}: {raw!r} is not {'a size' if size else f'of type {wanted.__name__}'}") from None
-
-
-def _boolean(flag: str, raw: Any) -> bool:
-    known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-    try:
-        return known[str(raw).lower()]
-    except KeyError:
-        raise SettingsError(f"{flag}: {raw!r} is not true or false") from None
-
-
-def _size(raw: str) -> int:
-    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", raw)
-    if not match or match[2] not in SIZE_UNITS:
-        raise ValueError(raw)
-    return int(float(match[1]) * SIZE_UNITS[match[2]])

@@ -39,3 +39,8 @@ CHANNEL_OPTIONS = [
 def open_channel(target: str) -> grpc.aio.Channel:
     """A channel to one of our own services at `host:port`."""
     return grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
+
+
+def join_address(host: str, port: int) -> str:
+    """`host:port` as gRPC reads it: an IPv6 address goes into brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

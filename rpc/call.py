@@ -1,0 +1,134 @@
+"""One RPC on its way through its handler: request id in and out, every exception to a status, one log line.
+
+Requests are decoded here and not by the library, which would answer a malformed one with UNKNOWN. The request id leaves
+with the first response and not before: a call whose headers have not been sent can still be retried by its caller.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
+from typing import Any, NoReturn
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from rpc import log
+from rpc.call_record import CURRENT, REQUEST_ID_KEY, CallRecord
+from rpc.errors import ServiceError, internal, malformed_message
+from rpc.running_calls import RunningCall, RunningCalls
+from rpc.status import details_metadata
+
+LOGGER = logging.getLogger("tokenmill.rpc")
+QUIET_PREFIXES = ("/grpc.health.", "/grpc.reflection.")  # probes would drown the log
+
+Context = grpc.aio.ServicerContext[Any, Any]
+# The library's types for handlers are those of its synchronous server; ours are asynchronous.
+Handler = Any
+
+
+class Call:
+    """One RPC; owned by the task that handles it."""
+
+    def __init__(self, handler: Handler, record: CallRecord, running: RunningCalls) -> None:
+        self.handler = handler
+        self.record = record
+        self.running = running
+        self.started = time.monotonic()
+        self.request_id = (REQUEST_ID_KEY, record.request_id)
+        self.is_quiet = record.method.startswith(QUIET_PREFIXES)
+        # By convention an RPC that goes on until its caller leaves is called Watch….
+        self.is_work = not self.is_quiet and not record.method.rpartition("/")[2].startswith("Watch")
+
+    async def unary(self, raw: Any, context: Context) -> bytes:
+        """Handle a method that answers with one message; return it encoded."""
+        async with self.handled(context):
+            method: Callable[..., Awaitable[Any]] = self.handler.stream_unary or self.handler.unary_unary
+            response = await method(self.request(raw), context)
+            encoded: bytes = self.handler.response_serializer(response)
+            await context.send_initial_metadata((self.request_id,))
+            return encoded
+
+    async def stream(self, raw: Any, context: Context) -> None:
+        """Handle a method that answers with a stream.
+
+        It writes, instead of being a generator itself: a cancelled call is then cancelled here, at an await, and
+        closes the handler's generator at once instead of leaving it to the garbage collector.
+        """
+        async with self.handled(context):
+            method = self.handler.stream_stream or self.handler.unary_stream
+            headers_sent = False
+            async with aclosing(method(self.request(raw), context)) as responses:
+                async for response in responses:
+                    if not headers_sent:
+                        await context.send_initial_metadata((self.request_id,))
+                        headers_sent = True
+                    await context.write(response)
+
+    def request(self, raw: Any) -> Any:
+        """The decoded request, or the iterator over decoded requests."""
+        return self.decoded(raw) if self.handler.request_streaming else self.decode(raw)
+
+    async def decoded(self, raw: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+        """Decode the requests of a stream, each when it is asked for. Errors: ServiceError (MALFORMED_MESSAGE)."""
+        async for message in raw:
+            yield self.decode(message)
+
+    def decode(self, raw: bytes) -> Any:
+        """Decode one request. Errors: ServiceError (MALFORMED_MESSAGE)."""
+        try:
+            return self.handler.request_deserializer(raw)
+        except (DecodeError, UnicodeDecodeError) as error:
+            raise malformed_message() from error
+
+    @asynccontextmanager
+    async def handled(self, context: Context) -> AsyncIterator[None]:
+        """Count the body as this RPC; report its end to the caller and to the log."""
+        CURRENT.set(self.record)
+        with self.running.entered(is_work=self.is_work) as running:
+            context.set_trailing_metadata((self.request_id,))
+            try:
+                yield
+            except BaseException as error:  # noqa: BLE001 - whatever it is, it becomes a status or is raised again
+                await self.fail(context, error, running)
+            self.log("OK")
+
+    async def fail(self, context: Context, error: BaseException, running: RunningCall) -> NoReturn:
+        """Log how the call failed, and end it with the status that `error` stands for, or raise for the library."""
+        if isinstance(error, asyncio.CancelledError) and running.interruption is not None:
+            running.task.uncancel()
+            error = running.interruption
+        if isinstance(error, grpc.aio.AbortError):
+            self.log(context.code().name)
+            raise error
+        if not isinstance(error, Exception) or _is_lost_connection(error):
+            self.log("DEADLINE_EXCEEDED" if context.time_remaining() == 0 else "CANCELLED")
+            raise error
+        if not isinstance(error, ServiceError):
+            fields = {"method": self.record.method, "request_id": self.record.request_id}
+            LOGGER.error("unhandled exception", exc_info=error, extra={log.FIELDS: fields})
+            error = internal()
+        self.log(error.code.name, reason=error.reason)
+        await context.abort(error.code, error.message, (self.request_id, details_metadata(error)))
+
+    def log(self, code: str, **fields: str) -> None:
+        """Write the call's one log line."""
+        log.event(
+            LOGGER,
+            logging.DEBUG if self.is_quiet else logging.INFO,
+            "rpc",
+            method=self.record.method,
+            code=code,
+            duration_ms=round((time.monotonic() - self.started) * 1000, 1),
+            request_id=self.record.request_id,
+            **fields,
+            **self.record.counts,
+        )
+
+
+def _is_lost_connection(error: Exception) -> bool:
+    """Whether the library could not send because nobody is there any more, which it may notice before it cancels us."""
+    return isinstance(error, grpc.aio.BaseError) and not isinstance(error, grpc.aio.UsageError)

@@ -1,0 +1,56 @@
+"""Run a service in this process on a free port, as `python -m <service>` would run it in its own."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from rpc.lifecycle import Server
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from rpc.lifecycle import Service
+    from rpc.settings import ServiceSettings
+
+
+@asynccontextmanager
+async def serving(service: Service, settings: ServiceSettings) -> AsyncIterator[int]:
+    """The port of a server of `service` that is ready; stopped in order at the end.
+
+    Give settings with port 0 and, unless draining is what is tested, `drain_seconds=0`.
+    Errors: what the service's start fails with.
+    """
+    async with listening(service, settings) as server:
+        await _reached(server.ready, server)
+        yield server.port
+
+
+class RunningServer(Server):
+    """A server whose whole life is the task `life`."""
+
+    def __init__(self, service: Service, settings: ServiceSettings) -> None:
+        super().__init__(service, settings)
+        self.life = asyncio.create_task(self.run())
+
+
+@asynccontextmanager
+async def listening(service: Service, settings: ServiceSettings) -> AsyncIterator[RunningServer]:
+    """A server of `service` as soon as it listens, which is before it has loaded; stopped in order at the end."""
+    server = RunningServer(service, settings)
+    try:
+        await _reached(server.listening, server)
+        yield server
+    finally:
+        server.stop()
+        await asyncio.wait({server.life})
+    await server.life
+
+
+async def _reached(event: asyncio.Event, server: RunningServer) -> None:
+    reached = asyncio.create_task(event.wait())
+    await asyncio.wait({reached, server.life}, return_when=asyncio.FIRST_COMPLETED)
+    if not event.is_set():
+        reached.cancel()
+        raise server.life.exception() or AssertionError("the server stopped before it was ready")
