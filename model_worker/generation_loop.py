@@ -92,9 +92,13 @@ class GenerationLoop:
         """The latest snapshot that is not `seen`; waits for the next step if there is none."""
         return await self._published.changed(seen)
 
+    def refuse(self) -> None:
+        """Refuse new requests from now on; what was submitted goes on."""
+        self._refusal = self._refusal or Draining()
+
     async def drain(self) -> None:
         """Refuse new requests and wait until every row has ended. May be cancelled; it still refuses then."""
-        self._refusal = self._refusal or Draining()
+        self.refuse()
         while not isinstance(self._refusal, EngineBroken):
             seen = self.snapshot()
             if self._submitted_rows == self._batch.ended_rows:

@@ -1,0 +1,114 @@
+"""A `Start` message, checked against what this worker is, as rows for the generation loop."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from model_worker.capacity import check_capacity
+from model_worker.engine import EngineSpec
+from model_worker.inbox import SubmittedRow
+from model_worker.refusals import CapacityExceeded
+from model_worker.sequence import RowParams, SamplingParams
+from rpc.errors import invalid_field, unknown_model, vocabulary_mismatch
+from rpc.generation_params import (
+    MAX_STOP_TOKEN_IDS,
+    check_output_options,
+    check_sampling,
+    check_scheduling,
+    check_token_limits,
+    effective_sampling,
+)
+from rpc.status import to_seconds
+from rpc.token_tensors import unpack_tensor
+from tokenmill.v1 import worker_pb2
+
+# Where a row gives no max_new_tokens, and the context leaves more than that.
+DEFAULT_MAX_NEW_TOKENS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """What requests are checked against."""
+
+    name: str
+    vocabulary_fingerprint: str
+    spec: EngineSpec
+    defaults: worker_pb2.GenerationDefaults
+    default_seed: int
+
+
+def rows_from(start: worker_pb2.Start, model: ServedModel) -> list[SubmittedRow]:
+    """The rows of a request. Errors: ServiceError naming the field; nothing has been scheduled then."""
+    if start.model not in {"", model.name}:
+        raise unknown_model(start.model)
+    if start.vocabulary_fingerprint != model.vocabulary_fingerprint:
+        raise vocabulary_mismatch()
+    rows = unpack_tensor(start.tokens, model.spec.vocabulary_size, "start.tokens")
+    if len(start.rows) != len(rows):
+        raise invalid_field("start.rows", f"one per row of the tensor is needed: {len(rows)}, got {len(start.rows)}")
+    return [
+        (ids, _row(index, ids, params, model)) for index, (ids, params) in enumerate(zip(rows, start.rows, strict=True))
+    ]
+
+
+def _row(index: int, ids: array[int], params: worker_pb2.RowParams, model: ServedModel) -> RowParams:
+    field, spec = f"start.rows[{index}]", model.spec
+    prefix = params.generated_prefix
+    if not 0 <= prefix < len(ids):
+        raise invalid_field(f"{field}.generated_prefix", f"must be 0 to {len(ids) - 1}, got {prefix}")
+    if len(ids) >= spec.context_length:
+        message = f"row {index} has {len(ids)} tokens, the context is {spec.context_length} and has to hold more"
+        raise invalid_field("start.tokens", message, reason="CONTEXT_LENGTH_EXCEEDED")
+    limit = _max_new_tokens(params, len(ids) - prefix, field, spec)
+    if prefix >= limit:
+        raise invalid_field(f"{field}.generated_prefix", f"must be below max_new_tokens ({limit}), got {prefix}")
+    check_output_options(params.output, f"{field}.output")
+    check_scheduling(params.cache_salt, params.priority, f"{field}.")
+    time_limit = to_seconds(params.time_limit) if params.HasField("time_limit") else None
+    if time_limit is not None and time_limit <= 0:
+        raise invalid_field(f"{field}.time_limit", "must be above 0")
+    return RowParams(
+        sampling=_sampling(params, f"{field}.sampling", model),
+        stop_token_ids=_stop_token_ids(params.stop_token_ids, field, spec),
+        ignore_eos=params.ignore_eos,
+        min_new_tokens=params.min_new_tokens,
+        max_new_tokens=limit,
+        generated_prefix=prefix,
+        time_limit_seconds=time_limit,
+    )
+
+
+def _max_new_tokens(params: worker_pb2.RowParams, prompt_tokens: int, field: str, spec: EngineSpec) -> int:
+    given = params.max_new_tokens if params.HasField("max_new_tokens") else None
+    check_token_limits(given, params.min_new_tokens, field)
+    left = spec.context_length - prompt_tokens
+    limit = min(left, DEFAULT_MAX_NEW_TOKENS if given is None else given)
+    try:
+        check_capacity(prompt_tokens, limit, spec)
+    except CapacityExceeded as error:
+        raise invalid_field(f"{field}.max_new_tokens", str(error), reason=error.reason) from None
+    return limit
+
+
+def _sampling(params: worker_pb2.RowParams, field: str, model: ServedModel) -> SamplingParams:
+    if params.sampling.HasField("seed"):
+        raise invalid_field(f"{field}.seed", "must not be given: a row's seed is the seed of its RowParams")
+    check_sampling(params.sampling, field)
+    effective = effective_sampling(params.sampling, model.defaults)
+    return SamplingParams(
+        temperature=effective.temperature,
+        top_k=effective.top_k,
+        top_p=effective.top_p,
+        seed=params.seed if params.HasField("seed") else model.default_seed,
+    )
+
+
+def _stop_token_ids(ids: Sequence[int], field: str, spec: EngineSpec) -> frozenset[int]:
+    if len(ids) > MAX_STOP_TOKEN_IDS:
+        raise invalid_field(f"{field}.stop_token_ids", f"at most {MAX_STOP_TOKEN_IDS}, got {len(ids)}")
+    if ids and max(ids) >= spec.vocabulary_size:
+        message = f"{max(ids)} is outside the vocabulary (0 to {spec.vocabulary_size - 1})"
+        raise invalid_field(f"{field}.stop_token_ids", message)
+    return frozenset(ids)

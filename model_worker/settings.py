@@ -1,0 +1,58 @@
+"""What a model worker can be told. Names are vLLM's where the meaning is the same."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+
+from rpc.settings import ServiceSettings, option
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WorkerSettings(ServiceSettings):
+    """Tokenmill model worker: token tensors in, streamed token ids out."""
+
+    port: int = option("port to listen on; 0 picks a free one", 50053, at_least=0, at_most=65535)
+    model: Path = option("local model folder (safetensors)")
+    served_model_name: str | None = option("the model's name in requests; none: the folder's name", None)
+    tokenizer: Path | None = option("folder with the model's tokenizer.json; none: the model folder", None)
+    engine: Literal["transformers", "fake"] = option(
+        "what computes: transformers, or fake (arithmetic instead of a model, for trying the rest)", "transformers"
+    )
+    device: Literal["auto", "cpu", "cuda"] = option("where the model runs; auto: cuda if there is one", "auto")
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = option(
+        "of the computation; auto: float32 on a CPU; on a GPU bfloat16, or as saved if not quantized", "auto"
+    )
+    quantization: Literal["auto", "none", "int8", "bnb-nf4", "bnb-fp4", "bnb-int8"] = option(
+        "of the weights; auto: bnb-nf4 on cuda, int8 on a CPU", "auto"
+    )
+    bnb_double_quantization: bool = option("bitsandbytes' 4 bits only: quantize the scales too", False)
+    max_model_len: int | None = option("context in tokens; none: the model's own", None, at_least=2, at_most=2**24)
+    max_num_seqs: int = option("rows computed at once", 32, at_least=1, at_most=4096)
+    max_num_batched_tokens: int = option(
+        "tokens per step: bounds how long one step takes, and so the pause between tokens",
+        512,
+        at_least=1,
+        at_most=2**20,
+    )
+    max_queued_rows: int = option(
+        "rows that wait at most; beyond it calls are refused", 256, at_least=0, at_most=100_000
+    )
+    kv_cache_memory: int | None = option(
+        "bytes for keys and values, such as 4GiB; none: from what is free", None, at_least=1, at_most=2**50, size=True
+    )
+    threads: int | None = option("CPU threads; none: the cores our cgroup grants", None, at_least=1, at_most=1024)
+    seed: int = option(
+        "of sampling rows whose caller gives none (a gateway always does)", 0, at_least=0, at_most=2**64 - 1
+    )
+
+    @property
+    def model_name(self) -> str:
+        """The served name."""
+        return self.served_model_name or self.model.resolve().name
+
+    @property
+    def tokenizer_folder(self) -> Path:
+        """Where the vocabulary's files are."""
+        return self.tokenizer or self.model
