@@ -15,5 +15,5 @@ class UnsupportedModelError(LoadError):
     """The model's computation is not one that the engine reproduces exactly."""
 
 
-class SettingsError(LoadError):
-    """The settings ask for something that this machine or this model does not have."""
+class UnavailableOptionError(LoadError):
+    """An option asks for what this machine or this model does not have."""
