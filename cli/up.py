@@ -1,0 +1,76 @@
+"""`python -m cli.up`: all three services on this machine, until Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from pathlib import Path
+
+from cli import interrupts
+from cli.demo_model import DemoModelError, default_folder, ensure_demo_model
+from cli.local_stack import FREE_PORTS, LocalStack, Ports, StackError, StackOptions
+from cli.log_line import LogLine
+from cli.progress import StartProgress
+
+STOPPED_BY_PERSON = frozenset({128 + number for number in interrupts.INTERRUPTS})
+HOW_TO_CALL = """
+gateway {gateway} (tokenizer {tokenizer}, worker {worker})
+
+  buf curl --protocol grpc --http2-prior-knowledge \\
+    -d '{{"messages": [{{"role": "user", "content": "What is the capital of France?"}}]}}' \\
+    http://{gateway}/tokenmill.v1.InferenceService/StreamChat
+
+Ctrl-C stops all three."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Keep the services up until told to stop; return the exit code."""
+    options = parse(arguments)
+    try:
+        if options.model == default_folder():
+            ensure_demo_model(options.model)
+        code = interrupts.run(up(options))
+    except (DemoModelError, StackError) as error:
+        print(f"up: {error}", file=sys.stderr)
+        return 1
+    return 0 if code in STOPPED_BY_PERSON else code
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m cli.up", description="Run all three services on this machine.")
+    parser.add_argument("--model", type=Path, default=default_folder(), help="model folder (default: %(default)s)")
+    parser.add_argument("--served-model-name", help="the name requests carry (default: the folder's)")
+    parser.add_argument("--quantization", default="auto", help="as of the model worker (default: %(default)s)")
+    parser.add_argument("--free-ports", action="store_true", help="pick free ports instead of 50051 to 50053")
+    parser.add_argument("--verbose", action="store_true", help="show every log line of the services")
+    return parser.parse_args(arguments)
+
+
+async def up(options: argparse.Namespace) -> int:
+    """Start, tell how to call, and wait. Errors: StackError once a service has ended."""
+    stack_options = StackOptions(
+        model=options.model,
+        served_name=options.served_model_name or options.model.resolve().name,
+        ports=FREE_PORTS if options.free_ports else Ports(),
+        worker_arguments=("--quantization", options.quantization),
+    )
+    async with LocalStack(stack_options, StartProgress(sys.stderr), show if options.verbose else None) as stack:
+        print(HOW_TO_CALL.format(**stack.addresses), flush=True)
+        await stack.unless_one_ends(for_ever())
+    return 0
+
+
+async def for_ever() -> None:
+    """Wait until cancelled."""
+    await asyncio.Event().wait()
+
+
+def show(name: str, line: LogLine) -> None:
+    """Print one log line of a service."""
+    print(f"{name}: {line}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
