@@ -9,7 +9,7 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar, cast
+from typing import TypeAlias, TypeVar, cast
 
 import grpc
 
@@ -32,7 +32,7 @@ MAX_ARTEFACT_BYTES = 256 * 2**20
 FETCH_TIMEOUT_SECONDS = 60.0
 RETRY_SECONDS = 0.5
 
-Stub = tokenizer_pb2_grpc.TokenizerServiceAsyncStub
+Stub: TypeAlias = "tokenizer_pb2_grpc.TokenizerServiceAsyncStub"  # a name of the type stubs only
 Answer = TypeVar("Answer")
 
 
