@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -72,15 +72,16 @@ class StackOptions:
 
 
 class LocalStack:
-    """Owns the three processes. An async context: inside it they are ready, after it they are gone."""
+    """Owns the three processes. An async context: inside it they are ready, after it they are gone.
 
-    def __init__(
-        self, options: StackOptions, progress: StartProgress, on_line: Callable[[str, LogLine], None] | None = None
-    ) -> None:
+    Warnings and errors that they log are passed on through `progress`; with `verbose` every line.
+    """
+
+    def __init__(self, options: StackOptions, progress: StartProgress, *, verbose: bool = False) -> None:
         self.options = options
         self.progress = progress
         self.addresses: dict[str, str] = {}
-        self._on_line = on_line or self._note_severe
+        self._verbose = verbose
         self._processes: list[ServiceProcess] = []  # in the order they were started
         self._watches: list[asyncio.Task[None]] = []
         self._broken: asyncio.Future[ServiceEndedError] = asyncio.get_running_loop().create_future()
@@ -150,7 +151,7 @@ class LocalStack:
     async def _launch(self, name: str, module: str, command: list[str]) -> ServiceProcess:
         self.progress.show(name, "starting")
         arguments = [*command, "--host", HOST, "--drain-seconds", "0", "--grace-seconds", str(GRACE_SECONDS)]
-        process = await ServiceProcess.start(name, module, arguments, self._on_line)
+        process = await ServiceProcess.start(name, module, arguments, self._note)
         self._processes.append(process)
         self._watches.append(asyncio.create_task(self._watch(process)))
         return process
@@ -168,6 +169,6 @@ class LocalStack:
         if stage and stage != "ready":  # ready is what the health service says, nothing else
             self.progress.show("worker", stage, fraction)
 
-    def _note_severe(self, name: str, line: LogLine) -> None:
-        if line.severe:
+    def _note(self, name: str, line: LogLine) -> None:
+        if self._verbose or line.severe:
             self.progress.note(f"{name}: {line}")

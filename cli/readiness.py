@@ -12,7 +12,7 @@ from tokenmill.v1 import worker_pb2, worker_pb2_grpc
 
 READINESS = "readiness"
 RETRY_SECONDS = 0.2
-LOOK_SECONDS = 0.25  # loading progress can only be asked for; as often as a person would look
+LOOK_SECONDS = 0.5  # loading progress can only be asked for; as often as a person would look
 
 # A local address is never reached through a proxy, whatever the environment says.
 LOCAL_CHANNEL_OPTIONS = [("grpc.enable_http_proxy", 0), ("grpc.max_receive_message_length", 32 * 2**20)]

@@ -10,7 +10,6 @@ from pathlib import Path
 from cli import interrupts
 from cli.demo_model import DemoModelError, default_folder, ensure_demo_model
 from cli.local_stack import FREE_PORTS, LocalStack, Ports, StackError, StackOptions
-from cli.log_line import LogLine
 from cli.progress import StartProgress
 
 STOPPED_BY_PERSON = frozenset({128 + number for number in interrupts.INTERRUPTS})
@@ -56,7 +55,7 @@ async def up(options: argparse.Namespace) -> int:
         ports=FREE_PORTS if options.free_ports else Ports(),
         worker_arguments=("--quantization", options.quantization),
     )
-    async with LocalStack(stack_options, StartProgress(sys.stderr), show if options.verbose else None) as stack:
+    async with LocalStack(stack_options, StartProgress(sys.stderr), verbose=options.verbose) as stack:
         print(HOW_TO_CALL.format(**stack.addresses), flush=True)
         await stack.unless_one_ends(for_ever())
     return 0
@@ -65,11 +64,6 @@ async def up(options: argparse.Namespace) -> int:
 async def for_ever() -> None:
     """Wait until cancelled."""
     await asyncio.Event().wait()
-
-
-def show(name: str, line: LogLine) -> None:
-    """Print one log line of a service."""
-    print(f"{name}: {line}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -37,12 +37,12 @@ async def test_a_stack_answers_inside_its_context_and_is_gone_after_it() -> None
 
 
 async def test_the_gateway_is_stopped_first_and_the_tokenizer_last() -> None:
-    ended: list[str] = []
-    stack = fake_stack()
-    stack._on_line = lambda name, line: ended.append(name) if line.message == "stopped" else None
-    async with stack:
+    screen = Screen()
+    stack = fake_stack(screen=screen)
+    async with LocalStack(stack.options, stack.progress, verbose=True):
         pass
-    assert ended == ["gateway", "worker", "tokenizer"]
+    ended = [line.split()[0] for line in screen.getvalue().splitlines() if " stopped" in line]
+    assert ended == ["gateway:", "worker:", "tokenizer:"]
 
 
 async def test_progress_shows_every_stage_of_loading() -> None:
