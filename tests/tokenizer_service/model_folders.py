@@ -7,11 +7,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Template
+from jinja2 import Template, TemplateError
 from tokenizers import AddedToken, Tokenizer
 
 from tests.tokenizer_service.chat_formats import ChatFormat
 from tests.tokenizers_for_tests import FAMILIES
+from tokenizer_service.errors import TemplateFailed
 from tokenizer_service.template_environment import chat_environment
 
 
@@ -50,4 +51,7 @@ class InProcessRenderer:
     """Renders where it is called; for tests of what is rendered, not of where."""
 
     async def render(self, template: str, variables: Any) -> str:
-        return _compiled(template).render(json.loads(json.dumps(variables)))
+        try:
+            return _compiled(template).render(json.loads(json.dumps(variables)))
+        except TemplateError as error:
+            raise TemplateFailed(str(error)) from error
