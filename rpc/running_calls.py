@@ -45,6 +45,8 @@ class RunningCalls:
 
         Returns how many calls that did work were ended.
         """
+        # One turn of the loop, in which watches of health begin to send what they last were told.
+        await asyncio.sleep(0)
         await _ended([call.task for call in self._calls if call.is_work], grace_seconds)
         left = list(self._calls)
         for call in left:

@@ -1,0 +1,57 @@
+"""A service in a process of its own: `python -m tests.rpc.mill_service --behaviour …` is driven by test_lifecycle.py."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import sys
+import threading
+from typing import TYPE_CHECKING, Literal
+
+from rpc.lifecycle import StartError, run
+from rpc.settings import ServiceSettings, from_command_line, option
+from tests.rpc.scripted_service import ScriptedService
+from tokenmill.v1 import worker_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+PROGRAM = "mill"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MillSettings(ServiceSettings):
+    """A service for the tests of the lifecycle."""
+
+    port: int = option("port to listen on", 0, at_least=0, at_most=65535)
+    behaviour: Literal["serve", "load for ever", "start error", "start exception", "break"] = option("what it does")
+
+
+async def echo(requests: AsyncIterator[worker_pb2.WorkerServiceGenerateRequest], context: object) -> AsyncIterator[
+    worker_pb2.WorkerServiceGenerateResponse
+]:  # fmt: skip
+    """One response per request, until the caller has said everything."""
+    async for request in requests:
+        yield worker_pb2.WorkerServiceGenerateResponse(events=[worker_pb2.RowEvent(row=request.stop_row.row)])
+
+
+class Mill(ScriptedService):
+    def __init__(self, behaviour: str) -> None:
+        super().__init__(worker_generate=echo, start=self.load)
+        self.behaviour = behaviour
+        if behaviour == "break":
+            self.broken.set()
+
+    async def load(self) -> None:
+        match self.behaviour:
+            case "load for ever":  # as a model does: in a thread that nobody can interrupt
+                await asyncio.to_thread(threading.Event().wait)
+            case "start error":
+                raise StartError("the millstone is missing")
+            case "start exception":
+                raise KeyError("secret of the mill")
+
+
+if __name__ == "__main__":
+    mill_settings = from_command_line(MillSettings, PROGRAM, sys.argv[1:])
+    run(lambda: Mill(mill_settings.behaviour), mill_settings, PROGRAM)
