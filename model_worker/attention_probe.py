@@ -38,7 +38,7 @@ def probe_layers(model: PreTrainedModel) -> dict[nn.Module, LayerShape]:
     with attention_function(model, probe, _PROBE_NAME), torch.inference_mode():
         try:
             model(input_ids=ids, position_ids=ids, use_cache=False)
-        except (TypeError, ValueError, AttributeError, RuntimeError) as error:
+        except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
             raise UnsupportedModelError(f"{_name(model)} cannot run a packed batch: {error}") from error
     probe.check(config)
     return probe.shapes

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+import transformers
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
@@ -152,6 +153,7 @@ def _load_model(files: ModelFiles, plan: _Plan, progress: Callable[[LoadProgress
 
     int8 = plan.scheme == "int8"
     weights_share = 0.7 if int8 else 0.9
+    transformers.logging.set_verbosity_error()  # what matters of a load is said by us, in one line
     silence_bitsandbytes()
     with weight_progress(stage("loading weights", 0.0, weights_share)):
         model = _from_pretrained(files.path, plan, torch.device("cpu") if int8 else plan.device)

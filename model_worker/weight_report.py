@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-
 _TOLERATED_SHARE = 0.2
 _log = logging.getLogger(__name__)
 

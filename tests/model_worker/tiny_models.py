@@ -45,7 +45,8 @@ _SIZES = _COMMON | {
     "num_key_value_heads": 2,
     "max_position_embeddings": CONTEXT,
 }
-_SLIDING = ["sliding_attention", "full_attention"]
+# Two layers of different kinds; and an output head of its own, because a random tied one only repeats its input.
+_SLIDING = {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"], "tie_word_embeddings": False}
 
 FAMILIES: dict[str, Callable[[], Any]] = {
     "llama": lambda: LlamaConfig(**_SIZES),
@@ -53,22 +54,15 @@ FAMILIES: dict[str, Callable[[], Any]] = {
     "qwen2": lambda: Qwen2Config(**_SIZES),
     "qwen3": lambda: Qwen3Config(**_SIZES, head_dim=16),
     "gemma2": lambda: Gemma2Config(
-        **_SIZES,
-        head_dim=8,
-        sliding_window=8,
-        attn_logit_softcapping=0.5,
-        query_pre_attn_scalar=5,
-        layer_types=_SLIDING,
+        **_SIZES, **_SLIDING, head_dim=8, attn_logit_softcapping=0.5, query_pre_attn_scalar=5
     ),
-    "gemma3": lambda: Gemma3TextConfig(**_SIZES, head_dim=8, sliding_window=8, layer_types=_SLIDING),
+    "gemma3": lambda: Gemma3TextConfig(**_SIZES, **_SLIDING, head_dim=8),
     "phi3": lambda: Phi3Config(**_SIZES, sliding_window=8),
     "gpt2": lambda: GPT2Config(**_COMMON, n_embd=32, n_layer=2, n_head=4, n_positions=CONTEXT),
     "gpt_neox": lambda: GPTNeoXConfig(**{**_SIZES, "num_key_value_heads": 4}),
     "mixtral": lambda: MixtralConfig(**_SIZES, num_local_experts=4, sliding_window=8),
     "olmo2": lambda: Olmo2Config(**_SIZES),
-    "gpt_oss": lambda: GptOssConfig(
-        **_SIZES, head_dim=8, sliding_window=8, num_local_experts=4, num_experts_per_tok=2, layer_types=_SLIDING
-    ),
+    "gpt_oss": lambda: GptOssConfig(**_SIZES, **_SLIDING, head_dim=8, num_local_experts=4, num_experts_per_tok=2),
     "stablelm": lambda: StableLmConfig(**_SIZES),
     "opt": lambda: OPTConfig(
         **_COMMON,
