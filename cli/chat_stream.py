@@ -14,14 +14,13 @@ CALL_SECONDS = 600.0  # whoever asks for an answer has left by then
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """How one answer went. Times are of the caller's clock unless the worker is named."""
+    """How one answer went. Times are of the caller's clock."""
 
     seconds_to_first_text: float
     seconds_of_text: float  # from the first text to the end
     tokens: int
     prompt_tokens: int
     finish_reason: str  # "MAX_NEW_TOKENS", …
-    worker_decode_seconds: float
 
     @property
     def tokens_per_second(self) -> float:
@@ -68,5 +67,4 @@ async def stream_chat(address: str, request: gateway_pb2.ChatRequest, write: Cal
         tokens=finished.usage.completion_tokens,
         prompt_tokens=finished.usage.prompt_tokens,
         finish_reason=generation_pb2.FinishReason.Name(finished.finish.reason).removeprefix("FINISH_REASON_"),
-        worker_decode_seconds=finished.timing.decode.ToTimedelta().total_seconds(),
     )

@@ -11,18 +11,18 @@ import grpc
 from cli import interrupts
 from cli.chat_stream import Answer, StreamEndedEarlyError, greedy_chat, stream_chat
 from cli.demo_model import DemoModelError, default_folder, ensure_demo_model
-from cli.local_stack import LocalStack, StackError, StackOptions
+from cli.local_stack import OUR_MODULES, LocalStack, Modules, StackError, StackOptions
 from cli.progress import StartProgress
 
 QUESTION = "What is the capital of France? Tell me two facts about it."
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, modules: Modules = OUR_MODULES) -> int:
     """Make the model if it is missing, start the services, ask, print, stop; return the exit code."""
     options = parse(arguments)
     try:
         ensure_demo_model(options.model)
-        return interrupts.run(demo(options))
+        return interrupts.run(demo(options, modules))
     except (DemoModelError, StackError, StreamEndedEarlyError) as error:
         print(f"demo: {error}", file=sys.stderr)
     except grpc.aio.AioRpcError as error:
@@ -40,12 +40,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-async def demo(options: argparse.Namespace) -> int:
+async def demo(options: argparse.Namespace, modules: Modules) -> int:
     """Start the services, stream one answer to stdout, stop them."""
     stack_options = StackOptions(
         model=options.model,
         served_name=options.model.name,
         worker_arguments=("--quantization", options.quantization),
+        modules=modules,
     )
     async with LocalStack(stack_options, StartProgress(sys.stderr)) as stack:
         print(f"\n> {options.prompt}\n", flush=True)
@@ -63,7 +64,7 @@ def write(text: str) -> None:
 def described(answer: Answer) -> str:
     """What the answer cost, in one line."""
     return (
-        f"first text after {answer.seconds_to_first_text * 1000:.0f} ms · "
+        f"time to first token {answer.seconds_to_first_text * 1000:.0f} ms · "
         f"{answer.tokens_per_second:.1f} tokens/s · "
         f"{answer.prompt_tokens} prompt + {answer.tokens} generated tokens · {answer.finish_reason}"
     )

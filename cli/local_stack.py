@@ -47,6 +47,9 @@ class Modules:
     worker: str = "model_worker"
 
 
+OUR_MODULES = Modules()
+
+
 @dataclass(frozen=True, slots=True)
 class StackOptions:
     """What to start."""
@@ -55,7 +58,7 @@ class StackOptions:
     served_name: str
     ports: Ports = FREE_PORTS
     worker_arguments: tuple[str, ...] = ()
-    modules: Modules = Modules()
+    modules: Modules = OUR_MODULES
 
     def tokenizer_command(self) -> list[str]:
         """Arguments of the tokenizer service."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cli import interrupts
 from cli.demo_model import DemoModelError, default_folder, ensure_demo_model
-from cli.local_stack import FREE_PORTS, LocalStack, Ports, StackError, StackOptions
+from cli.local_stack import FREE_PORTS, OUR_MODULES, LocalStack, Modules, Ports, StackError, StackOptions
 from cli.progress import StartProgress
 
 STOPPED_BY_PERSON = frozenset({128 + number for number in interrupts.INTERRUPTS})
@@ -23,13 +23,13 @@ gateway {gateway} (tokenizer {tokenizer}, worker {worker})
 Ctrl-C stops all three."""
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, modules: Modules = OUR_MODULES) -> int:
     """Keep the services up until told to stop; return the exit code."""
     options = parse(arguments)
     try:
         if options.model == default_folder():
             ensure_demo_model(options.model)
-        code = interrupts.run(up(options))
+        code = interrupts.run(up(options, modules))
     except (DemoModelError, StackError) as error:
         print(f"up: {error}", file=sys.stderr)
         return 1
@@ -47,13 +47,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-async def up(options: argparse.Namespace) -> int:
+async def up(options: argparse.Namespace, modules: Modules) -> int:
     """Start, tell how to call, and wait. Errors: StackError once a service has ended."""
     stack_options = StackOptions(
         model=options.model,
         served_name=options.served_model_name or options.model.resolve().name,
         ports=FREE_PORTS if options.free_ports else Ports(),
         worker_arguments=("--quantization", options.quantization),
+        modules=modules,
     )
     async with LocalStack(stack_options, StartProgress(sys.stderr), verbose=options.verbose) as stack:
         print(HOW_TO_CALL.format(**stack.addresses), flush=True)

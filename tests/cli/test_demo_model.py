@@ -8,16 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from cli.demo_model import REQUIRED_FILES, DemoModelError, ensure_demo_model, last_words, run_quietly
+from cli.demo_model import DemoModelError, ensure_demo_model, last_words, run_quietly
+from tests.cli.model_folder import complete_folder
 
 NO_INDEX = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": ""}
-
-
-def complete_folder(folder: Path) -> Path:
-    folder.mkdir()
-    for name in REQUIRED_FILES:
-        (folder / name).touch()
-    return folder
 
 
 def start_making(folder: Path) -> subprocess.Popen[str]:
