@@ -32,7 +32,8 @@ class ControlTokens:
         added = {token.content: token for token in tokenizer.get_added_tokens_decoder().values()}
         normalized = {text for text in self._ids if added[text].normalized}
         # The library looks for these first, then for those that match normalized text.
-        self._patterns = [literal_pattern(self._ids.keys() - normalized), literal_pattern(normalized)]
+        kinds = (self._ids.keys() - normalized, normalized)
+        self._patterns = [literal_pattern(literals) for literals in kinds if literals]
         # Tokens of these kinds are not always taken as tokens where their text stands.
         self._conditional = bool(normalized) or any(added[text].single_word for text in self._ids)
         self._literals = literal_pattern(self._ids)

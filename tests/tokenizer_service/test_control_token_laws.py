@@ -83,7 +83,7 @@ def unhidden(value):
 
 @pytest.mark.parametrize("generation_prompt", [True, False])
 async def test_without_literals_the_ids_are_those_of_transformers(served, generation_prompt):
-    for turn in range(len(WORDS)):
+    for turn in range(0, len(WORDS), 3):
         words = [WORDS[(turn + place) % len(WORDS)] for place in range(PLACES)]
         chat = chat_of(served.chat_format, words, generation_prompt=generation_prompt)
         expected = served.reference.apply_chat_template(
@@ -97,7 +97,7 @@ async def test_without_literals_the_ids_are_those_of_transformers(served, genera
 async def test_literals_leave_the_control_tokens_as_they_were(served):
     literals = [*served.chat_format.special, *served.chat_format.added, "<s>", "</s>", "<tool_call>"]
     expected = await served.control_ids(NEUTRAL)
-    for at in range(len(literals)):
+    for at in range(0, len(literals), 3):
         words = [f"x {literals[(at + place) % len(literals)]}y{literals[at]}" for place in range(PLACES)]
         assert await served.control_ids(words) == expected
 
@@ -120,7 +120,7 @@ def fragments(chat_format: ChatFormat) -> st.SearchStrategy[str]:
     return st.lists(words, max_size=6).map("".join)
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(data=st.data())
 async def test_no_text_adds_or_removes_a_control_token(served, data):
     words = [data.draw(fragments(served.chat_format)) for _ in range(PLACES)]

@@ -41,6 +41,14 @@ def test_template_text_encodes_as_the_library_encodes_it(family, flag, content):
         assert encoded_as_template_text(tokenizer, text) == tokenizer.encode(text, add_special_tokens=False).ids
 
 
+def test_tokens_that_match_raw_text_come_before_those_that_match_normalized_text():
+    tokenizer = with_token("byte-level", AddedToken("<ab>", normalized=True))
+    tokenizer.add_tokens([AddedToken("b>", normalized=False)])
+    expected = tokenizer.encode("<ab>").ids
+    assert tokenizer.token_to_id("b>") in expected
+    assert encoded_as_template_text(tokenizer, "<ab>") == expected
+
+
 @pytest.mark.parametrize("text", ["[mask]", "x [MASK] y", "[Mask]", "[mask][MASK]"])
 def test_text_that_normalization_makes_a_token_is_never_one_for_a_caller(text):
     tokenizer = with_token("word-piece", AddedToken("[mask]", normalized=True))

@@ -25,7 +25,7 @@ from tokenizer_service.errors import (
 from tokenizer_service.render_limits import RenderLimits
 from tokenizer_service.template_renderer import TemplateRenderer
 
-LIMITS = RenderLimits(seconds=0.25, memory_bytes=256 << 20, output_characters=100_000, input_bytes=100_000)
+LIMITS = RenderLimits(seconds=0.4, memory_bytes=256 << 20, output_characters=100_000, input_bytes=100_000)
 GOOD = "Hello {{ name }}!"
 FOREVER = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
 POISON = {
@@ -80,12 +80,12 @@ async def test_the_templates_own_message_comes_through():
             await pool.render("{{ raise_exception('only two turns') }}", {})
 
 
-@pytest.mark.parametrize("name", FORMATS)
-async def test_a_process_renders_what_jinja_renders(name):
+async def test_a_process_renders_what_jinja_renders():
     variables = {"messages": [{"role": "user", "content": "é\ud7ff😀\n"}], "bos_token": "<s>", "eos_token": "</s>"}
     async with renderer(processes=1) as pool:
-        expected = await InProcessRenderer().render(FORMATS[name].source, variables)
-        assert await pool.render(FORMATS[name].source, variables) == expected
+        for chat_format in FORMATS.values():
+            expected = await InProcessRenderer().render(chat_format.source, variables)
+            assert await pool.render(chat_format.source, variables) == expected
 
 
 async def test_too_much_input_is_refused_before_it_is_sent():
@@ -145,7 +145,7 @@ from tokenizer_service.render_limits import RenderLimits
 from tokenizer_service.template_renderer import TemplateRenderer
 
 async def main():
-    pool = TemplateRenderer(RenderLimits(seconds=0.5), processes=2)
+    pool = TemplateRenderer(RenderLimits(seconds=0.4), processes=2)
     await pool.start()
     busy = asyncio.create_task(pool.render({FOREVER!r}, {{}}))
     for _ in range(3):
