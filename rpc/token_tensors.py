@@ -19,7 +19,7 @@ def pack_tensor(rows: Sequence[Sequence[int]], pad_token_id: int) -> TokenTensor
     ids, mask = array("i"), bytearray()
     for row in rows:
         padding = width - len(row)
-        ids.extend([pad_token_id] * padding)
+        ids.extend(array("i", [pad_token_id]) * padding)
         ids.extend(row)
         mask += bytes(padding) + b"\1" * len(row)
     is_padded = any(len(row) < width for row in rows)

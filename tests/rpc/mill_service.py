@@ -1,4 +1,4 @@
-"""A service in a process of its own: `python -m tests.rpc.mill_service --behaviour …` is driven by test_lifecycle.py."""
+"""A service for a process of its own, `python -m tests.rpc.mill_service --behaviour …`; see test_lifecycle.py."""
 
 from __future__ import annotations
 

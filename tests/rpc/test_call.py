@@ -317,7 +317,7 @@ class TestCancellation:
             finally:
                 left.set()
 
-        async with connected(ScriptedService(generate=wait)) as (server, channel):
+        async with channel_to(generate=wait) as channel:
             error = await failure(gateway_pb2_grpc.InferenceServiceStub(channel).Generate(REQUEST, timeout=0.2))
             await left.wait()
         assert error.code() is STATUS.DEADLINE_EXCEEDED

@@ -22,10 +22,19 @@ from tests.serving import listening, serving
 from tokenmill.v1 import gateway_pb2, gateway_pb2_grpc, worker_pb2, worker_pb2_grpc
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
 REQUEST = gateway_pb2.GenerateRequest()
 ECHO = worker_pb2.WorkerServiceGenerateRequest(stop_row=worker_pb2.StopRow(row=1))
+
+
+async def until_failure(attempt: Callable[[], Awaitable[object]]) -> grpc.aio.AioRpcError:
+    """What the first of repeated attempts that fails fails with."""
+    while True:
+        try:
+            await attempt()
+        except grpc.aio.AioRpcError as error:
+            return error
 
 
 class TestEndOfCalls:
@@ -43,9 +52,7 @@ class TestEndOfCalls:
             await entered.wait()
             server.stop()
             health = health_pb2_grpc.HealthStub(channel)
-            with pytest.raises(grpc.aio.AioRpcError):  # the port is closed before the call is over
-                while True:
-                    await health.Check(health_pb2.HealthCheckRequest())
+            await until_failure(lambda: health.Check(health_pb2.HealthCheckRequest()))  # closed before the call is over
             assert service.ends == ["stop accepting"]
             finish.set()
             assert await call == gateway_pb2.GenerateResponse()
@@ -94,10 +101,8 @@ class TestEndOfCalls:
             server.stop()
             assert await server.life == EXIT_OK
             assert closed.is_set()
-            with pytest.raises(grpc.aio.AioRpcError) as caught:
-                while True:
-                    await call.read()
-        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+            error = await until_failure(call.read)
+        assert error.code() is grpc.StatusCode.UNAVAILABLE
 
     async def test_nobody_waits_for_a_watch_of_the_load(self):
         async def watch(request, context):

@@ -1,0 +1,102 @@
+"""Log lines: one event is one line, and an exception tells where it came from but not what it quoted."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import warnings
+from typing import TYPE_CHECKING
+
+import pytest
+
+from rpc import log
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LOGGER = logging.getLogger("tokenmill.test")
+MARKER = "a secret prompt"
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    root, ours = logging.getLogger(), logging.getLogger("tokenmill")
+    before = (root.handlers[:], root.level, ours.level)
+    yield
+    logging.captureWarnings(capture=False)
+    root.handlers[:], level, ours_level = before
+    root.setLevel(level)
+    ours.setLevel(ours_level)
+
+
+def fail() -> None:
+    try:
+        raise KeyError(MARKER)
+    except KeyError as error:
+        raise ValueError(MARKER) from error
+
+
+def test_an_event_is_one_json_object(capsys):
+    log.configure("json", "info")
+    log.event(LOGGER, logging.INFO, "two\nlines", tokens=3, path=pytest)
+    (line,) = capsys.readouterr().err.splitlines()
+    fields = json.loads(line)
+    assert (fields["level"], fields["message"], fields["tokens"]) == ("info", "two\nlines", 3)
+
+
+def test_an_event_is_one_console_line(capsys):
+    log.configure("console", "info")
+    log.event(LOGGER, logging.INFO, "two\nlines", tokens=3)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("INFO    tokenmill.test: two\\nlines tokens=3")
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_an_exception_is_logged_by_its_types_and_frames_without_its_message(capsys, log_format):
+    log.configure(log_format, "info")
+    try:
+        fail()
+    except ValueError:
+        LOGGER.exception("it failed")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "ValueError < KeyError" in line
+    assert "test_log.py" in line
+    assert MARKER not in line
+
+
+def test_causes_that_form_a_circle_end():
+    first, second = ValueError(), KeyError()
+    first.__cause__, second.__cause__ = second, first
+    assert log.causes(first).count("ValueError") == log.MAX_CAUSES / 2
+
+
+def test_the_level_is_ours_and_libraries_warn_only(capsys):
+    log.configure("console", "debug")
+    LOGGER.debug("ours")
+    logging.getLogger("transformers").info("theirs")
+    logging.getLogger("transformers").warning("their warning")
+    assert [line.rpartition(": ")[2] for line in capsys.readouterr().err.splitlines()] == ["ours", "their warning"]
+    log.configure("console", "error")
+    logging.getLogger("transformers").warning("their warning")
+    assert capsys.readouterr().err == ""
+
+
+def test_warnings_are_log_lines(capsys):
+    log.configure("json", "info")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("old age", stacklevel=1)
+    assert json.loads(capsys.readouterr().err)["logger"] == "py.warnings"
+
+
+async def test_what_no_task_is_told_is_logged_without_its_message(capsys):
+    log.configure("json", "info")
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(log.loop_exception)
+    loop.call_soon(fail)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    line = capsys.readouterr().err
+    assert json.loads(line)["exception"] == "ValueError < KeyError"
+    assert MARKER not in line
