@@ -115,12 +115,16 @@ class GenerationLoop:
             self._thread.join()
 
     def _after_break(self, error: Exception) -> None:
-        """The thread is over: refuse what comes, fail what came after its last look into the inbox."""
+        """The thread is over: refuse what comes, fail what came after its last look into the inbox, wake everyone.
+
+        Publishing here, after the refusal is set, lets whoever drains see it: there is no later wake-up.
+        """
         self._refusal = EngineBroken()
         for message in self._inbox.take(wait=False):
             if isinstance(message, Submit):
                 message.stream.fail(RequestFailed(EngineBroken.reason, str(self._refusal)))
                 message.stream.wake()
+        self._publish(None)
         self._on_broken(error)
 
     @property
@@ -140,8 +144,7 @@ class GenerationLoop:
             self._engine.close()
         except Exception as error:  # noqa: BLE001 - whatever it is: the engine's state is unknown now
             self._batch.fail_all(EngineBroken.reason, str(EngineBroken()))
-            self._published.call(partial(self._after_break, error))
-            self._publish(None)
+            self._published.call(partial(self._after_break, error))  # the thread's last act
 
     def _accept(self, messages: list[Message]) -> bool:
         """Carry out what came in. False: the loop is to end."""

@@ -45,7 +45,7 @@ class Publisher:
             self._event_loop.call_soon_threadsafe(self._wake_all)
 
     def call(self, action: collections.abc.Callable[[], None]) -> None:
-        """Have `action` run on the event loop, before anything that is published afterwards is read."""
+        """Have `action` run on the event loop."""
         self._event_loop.call_soon_threadsafe(action)
 
     @property

@@ -101,7 +101,7 @@ def _grow(running: collections.abc.Sequence[RunningRow], free_tokens: int, growt
     kept = len(running)
     capacities: list[int] = []
     for index, row in enumerate(running):
-        if index == kept:
+        if index >= kept:
             break
         if row.known <= row.capacity:
             capacities.append(row.capacity)

@@ -102,6 +102,13 @@ def test_the_youngest_row_itself_gives_way_rather_than_an_older_one() -> None:
     assert plan.capacities == [28]
 
 
+def test_a_row_that_gives_way_itself_takes_no_younger_one_back_in() -> None:
+    rows = [decoding(20), decoding(9, capacity=8, most=11), decoding(9, capacity=8), decoding(3, capacity=3)]
+    plan = schedule(rows, [], 0, LIMITS)
+    assert plan.preempted == 2
+    assert plan.capacities == [28, 11]
+
+
 @pytest.mark.parametrize(
     "limits",
     [
