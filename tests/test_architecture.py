@@ -1,0 +1,167 @@
+"""The import rules of the architecture, executed: by reading the sources, and by importing in fresh interpreters."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.import_rules import OnlyIn, violations
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Import name → folder.
+PACKAGES = {
+    "tokenmill": "protos/tokenmill",
+    "rpc": "rpc",
+    "gateway": "gateway",
+    "tokenizer_service": "tokenizer_service",
+    "model_worker": "model_worker",
+    "cli": "cli",
+    "tokenmill_client": "clients/python/tokenmill_client",
+}
+
+GRPC = {"grpc", "google", "grpc_health", "grpc_reflection"}
+
+# Besides itself and the standard library. Services never import one another.
+MAY_IMPORT = {
+    "tokenmill": {"grpc", "google"},
+    "rpc": GRPC | {"tokenmill", "uvloop"},
+    "gateway": GRPC | {"tokenmill", "rpc", "tokenizers"},
+    "tokenizer_service": GRPC | {"tokenmill", "rpc", "tokenizers", "transformers", "jinja2"},
+    "model_worker": GRPC
+    | {"tokenmill", "rpc", "torch", "transformers", "accelerate", "bitsandbytes", "safetensors", "numpy"},
+    "cli": GRPC | {"tokenmill", "tokenmill_client", "torch", "transformers", "safetensors", "gguf"},
+    "tokenmill_client": {"grpc", "google", "tokenmill"},
+}
+
+WIRE = GRPC | {"tokenmill"}
+TENSORS = {"torch", "transformers", "accelerate", "bitsandbytes", "numpy"}
+
+ONLY_IN = [
+    # gRPC and protobuf stop at the border: the servicer, what it translates messages with, and the clients.
+    OnlyIn(
+        "gateway",
+        WIRE,
+        {"server", "servicer", "requests", "responses", "model_description", "worker_client", "tokenizer_client"},
+    ),
+    OnlyIn("tokenizer_service", WIRE, {"server", "servicer", "messages"}),
+    OnlyIn("model_worker", WIRE, {"server", "servicer", "messages", "row_requests"}),
+    # The policy of the worker is torch-free: scheduler, sequences, loop, streams and servicer are not in this list.
+    OnlyIn(
+        "model_worker",
+        TENSORS,
+        {
+            "attention",
+            "attention_probe",
+            "draw",
+            "int8_linear",
+            "kv_budget",
+            "kv_storage",
+            "loader",
+            "quantization",
+            "sampling",
+            "self_test",
+            "step_layout",
+            "transformers_engine",
+            "unrounded",
+            "weight_progress",
+            "weight_report",
+        },
+    ),
+    OnlyIn("tokenizer_service", {"transformers"}, {"loaded_tokenizer"}),
+    OnlyIn("cli", TENSORS | {"safetensors", "gguf"}, {"dequantize"}),
+]
+
+# Importing these must leave those out of `sys.modules`.
+WORKER_POLICY = [
+    "model_worker.engine",
+    "model_worker.fake_engine",
+    "model_worker.generation_loop",
+    "model_worker.scheduler",
+    "model_worker.sequence",
+    "model_worker.servicer",
+    "model_worker.token_stream",
+]
+
+
+def modules_of(package: str, *left_out: str) -> list[str]:
+    files = sorted((ROOT / PACKAGES[package]).glob("*.py"))
+    return [f"{package}.{file.stem}" for file in files if file.stem not in {"__init__", *left_out}]
+
+
+ABSENT = {
+    "gateway": (["gateway.__main__"], {"torch", "transformers", "numpy", "jinja2"}),
+    "tokenizer_service": (["tokenizer_service.__main__"], {"torch"}),
+    "the worker's policy": (WORKER_POLICY, {"torch", "transformers", "numpy"}),
+    "rpc": (modules_of("rpc"), {"torch", "transformers", "tokenizers"}),
+    "cli": (modules_of("cli", "dequantize", "__main__"), {"torch", "transformers"}),
+}
+
+
+def test_every_import_is_allowed():
+    assert violations(ROOT, PACKAGES, MAY_IMPORT, ONLY_IN) == []
+
+
+def test_the_tables_name_modules_that_exist():
+    missing = [
+        f"{rule.package}.{module}"
+        for rule in ONLY_IN
+        for module in rule.modules
+        if not (ROOT / PACKAGES[rule.package] / f"{module}.py").is_file()
+    ]
+    assert missing == []
+
+
+FORBIDDEN = {
+    "a service imports another": ("gateway/pipeline.py", "from model_worker.sequence import Sequence"),
+    "the gateway imports torch": ("gateway/pipeline.py", "import torch"),
+    "… in a function": ("gateway/pipeline.py", "def late():\n    import torch.nn as nn"),
+    "… for a type": ("gateway/pipeline.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch"),
+    "the gateway imports transformers": ("gateway/servicer.py", "from transformers import AutoTokenizer"),
+    "the tokenizer service imports torch": ("tokenizer_service/loaded_tokenizer.py", "import torch"),
+    "rpc imports a service": ("rpc/lifecycle.py", "from gateway.settings import GatewaySettings"),
+    "the contract imports rpc": ("protos/tokenmill/v1/extra.py", "import rpc.errors"),
+    "gRPC in the gateway's domain": ("gateway/pipeline.py", "import grpc"),
+    "messages in the tokenizer's domain": ("tokenizer_service/encoder.py", "from tokenmill.v1 import tokenizer_pb2"),
+    "protobuf in the worker's policy": ("model_worker/scheduler.py", "from google.protobuf.message import Message"),
+    "torch in the worker's policy": ("model_worker/scheduler.py", "import torch"),
+    "torch in the worker's servicer": ("model_worker/servicer.py", "from torch import Tensor"),
+    "a library that the image does not have": ("gateway/pipeline.py", "import requests"),
+    "a client imports a service's inside": ("clients/python/tokenmill_client/client.py", "import rpc.status"),
+}
+
+
+@pytest.mark.parametrize(("file", "source"), FORBIDDEN.values(), ids=FORBIDDEN)
+def test_a_forbidden_import_is_found(tmp_path, file, source):
+    (tmp_path / file).parent.mkdir(parents=True)
+    (tmp_path / file).write_text(source)
+    assert len(violations(tmp_path, PACKAGES, MAY_IMPORT, ONLY_IN)) >= 1
+
+
+ALLOWED = {
+    "the standard library": ("gateway/pipeline.py", "import asyncio, os.path\nfrom collections import deque"),
+    "itself": (
+        "gateway/pipeline.py",
+        "from gateway.mailbox import Mailbox\nfrom . import admission\nfrom .row import Row",
+    ),
+    "rpc": ("gateway/pipeline.py", "from rpc.errors import queue_full"),
+    "gRPC at the border": ("gateway/servicer.py", "import grpc\nfrom tokenmill.v1 import gateway_pb2"),
+    "torch in the engine": ("model_worker/transformers_engine.py", "import torch"),
+}
+
+
+@pytest.mark.parametrize(("file", "source"), ALLOWED.values(), ids=ALLOWED)
+def test_an_allowed_import_is_not_found(tmp_path, file, source):
+    (tmp_path / file).parent.mkdir(parents=True)
+    (tmp_path / file).write_text(source)
+    assert violations(tmp_path, PACKAGES, MAY_IMPORT, ONLY_IN) == []
+
+
+@pytest.mark.parametrize(("modules", "absent"), ABSENT.values(), ids=ABSENT)
+def test_a_fresh_interpreter_does_without(modules, absent):
+    code = f"import sys, {', '.join(modules)}; print(*sorted({absent!r} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
