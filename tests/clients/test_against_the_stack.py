@@ -8,6 +8,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+import pytest_asyncio
 
 from cli.local_stack import LocalStack, StackOptions
 from cli.progress import StartProgress
@@ -20,7 +21,7 @@ QUESTION = "What is the capital of France?"
 METHODS = {"Chat", "CountTokens", "Generate", "GetModel", "ListModels", "StreamChat", "StreamGenerate"}
 
 
-@pytest.fixture(scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def stack(demo_model: Path) -> AsyncIterator[LocalStack]:
     options = StackOptions(demo_model, "demo", worker_arguments=("--quantization", "none", "--dtype", "float32"))
     async with LocalStack(options, StartProgress(io.StringIO())) as running:
