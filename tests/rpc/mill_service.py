@@ -44,6 +44,8 @@ class Mill(ScriptedService):
 
     async def load(self) -> None:
         match self.behaviour:
+            case "serve":  # starting a child must not make gRPC write lines of its own
+                await (await asyncio.create_subprocess_exec("true")).wait()
             case "load for ever":  # as a model does: in a thread that nobody can interrupt
                 await asyncio.to_thread(threading.Event().wait)
             case "start error":
