@@ -14,6 +14,8 @@ PROGRAM = "tokenizer_service"
 
 def main() -> None:
     """Serve until told to stop."""
+    # Where torch happens to be installed transformers would import it: seconds, and 300 MB, for nothing.
+    sys.modules["torch"] = None  # type: ignore[assignment]
     settings = from_command_line(TokenizerSettings, PROGRAM, sys.argv[1:])
     run(lambda: TokenizerService(settings), settings, PROGRAM)
 

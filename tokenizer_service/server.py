@@ -73,7 +73,9 @@ class TokenizerService:
             fingerprint = vocabulary_fingerprint(folder)
         except (TokenizerFolderError, FingerprintError) as error:
             raise StartError(f"--model {name}: {error}") from error
-        encoder = Encoder(loaded, self._renderer, self._pool, max_input_bytes=self._settings.max_input_bytes)
+        max_input_bytes = self._settings.max_input_bytes
+        # A second for each 50,000 tokens of vocabulary.
+        encoder = await asyncio.to_thread(Encoder, loaded, self._renderer, self._pool, max_input_bytes=max_input_bytes)
         await encoder.encode_prompts(["warm-up"], EncodeOptions())
         with suppress(NoChatTemplate, TemplateError):  # no chats, or a template that wants more than this
             await encoder.encode_chat(Chat([Message("user", "warm-up")]), EncodeOptions())
