@@ -1,0 +1,25 @@
+"""int8, the default on a CPU: a sensible answer; how often the company of other rows changes a text is printed."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.real_model.prompts import CHATS, chat_request
+from tests.real_model.stack import running_stack
+from tokenmill.v1 import generation_pb2
+
+pytestmark = pytest.mark.model
+
+
+def test_int8_answers_and_its_divergence_in_a_batch_is_measured(demo_model):
+    greedy = {"sampling": generation_pb2.SamplingParams(temperature=0)}
+    requests = [
+        chat_request(messages, stopping=generation_pb2.StoppingCriteria(max_new_tokens=tokens), **greedy)
+        for messages, tokens in CHATS
+    ]
+    with running_stack(demo_model, "--quantization", "int8") as int8:
+        alone = [int8.stream_chat(request).texts[0] for request in requests]
+        together = [outputs.texts[0] for outputs in int8.at_once(requests)]
+    assert "Paris" in alone[0]
+    differing = sum(one != other for one, other in zip(alone, together, strict=True))
+    print(f"\nint8: {differing} of {len(alone)} greedy texts differ between alone and together")
