@@ -14,7 +14,7 @@ from cli.demo_model import DemoModelError, default_folder, ensure_demo_model
 from cli.local_stack import OUR_MODULES, LocalStack, Modules, StackError, StackOptions
 from cli.progress import StartProgress
 
-QUESTION = "What is the capital of France? Tell me two facts about it."
+QUESTION = "Explain in simple words what a language model is."
 
 
 def main(arguments: list[str] | None = None, modules: Modules = OUR_MODULES) -> int:
@@ -34,7 +34,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m cli.demo", description="Stream one real answer, then stop.")
     parser.add_argument("--prompt", default=QUESTION, help="what to ask (default: %(default)s)")
-    parser.add_argument("--max-new-tokens", type=int, default=100, help="bound of the answer (default: %(default)s)")
+    parser.add_argument("--max-new-tokens", type=int, default=120, help="bound of the answer (default: %(default)s)")
     parser.add_argument("--model", type=Path, default=default_folder(), help="model folder (default: %(default)s)")
     parser.add_argument("--quantization", default="auto", help="as of the model worker (default: %(default)s)")
     return parser.parse_args(arguments)

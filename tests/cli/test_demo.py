@@ -65,7 +65,8 @@ def test_up_runs_until_it_is_told_to_stop(tmp_path: Path, number: signal.Signals
 
 
 @pytest.mark.model
+@pytest.mark.timeout(600)
 def test_the_real_demo_answers_sensibly(demo_model: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(["--model", str(demo_model), "--max-new-tokens", "16"]) == 0
+    assert main(["--model", str(demo_model), "--prompt", "What is the capital of France?"]) == 0
     assert "Paris" in capfd.readouterr().out
     assert children() == []
