@@ -7,7 +7,7 @@ from collections.abc import Sequence as Rows
 import torch
 
 from model_worker.engine import Draw, RowFailure
-from model_worker.sampling import filtered_logits
+from model_worker.sampling import sampling_weights
 from model_worker.sequence import SamplingParams, Sequence
 from rpc.seeds import uniform
 
@@ -37,9 +37,9 @@ def sample(logits: torch.Tensor, params: Rows[SamplingParams], positions: Rows[i
     The token is the first whose cumulative probability exceeds the row's number, `rpc.seeds.uniform(seed, position)`
     with the position of the token drawn. Rows that are not sound get any token.
     """
-    cumulative = torch.softmax(filtered_logits(logits, params), dim=-1).cumsum(dim=-1)
+    cumulative = sampling_weights(logits, params).cumsum(dim=-1)
     numbers = [uniform(row.seed, position) for row, position in zip(params, positions, strict=True)]
-    # Scaled by the sum as it came out of rounding, so that no number can fall beyond the last token.
+    # The sum as it came out of the rounding is the last value, so that no number falls beyond the last token.
     points = torch.tensor(numbers, dtype=torch.float64, device=logits.device).unsqueeze(1) * cumulative[:, -1:]
     tokens = torch.searchsorted(cumulative, points, right=True).squeeze(1)
     return tokens.clamp_max(logits.shape[1] - 1)

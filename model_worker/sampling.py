@@ -2,7 +2,7 @@
 
 The order and the edge cases are those of transformers' logits warpers: tokens equal to the k-th best stay, top-p keeps
 the smallest set of best tokens whose probabilities reach `top_p` and at least one, and among equals at its edge those
-with the higher ids.
+with the higher ids. The work is in place where it can be: at these sizes fresh memory costs more than arithmetic.
 """
 
 from __future__ import annotations
@@ -13,51 +13,69 @@ import torch
 
 from model_worker.sequence import SamplingParams
 
-# A full sort of a large vocabulary costs milliseconds a row; almost every nucleus lies within this many best tokens.
-_NUCLEUS_GUESS = 1024
+# A full sort of a large vocabulary costs milliseconds a row, and most nuclei are small: look among this many best
+# tokens first, and among this many times more as long as that is too few.
+_NUCLEUS_GUESS = 64
+_NUCLEUS_GROWTH = 8
 
 
-def filtered_logits(logits: torch.Tensor, params: Sequence[SamplingParams]) -> torch.Tensor:
-    """Return logits (float64 [rows, vocabulary]) with what must not be drawn at -inf; softmax makes them the law.
+def sampling_weights(logits: torch.Tensor, params: Sequence[SamplingParams]) -> torch.Tensor:
+    """Return the probabilities of the next token up to a factor per row: float64 [rows, vocabulary], 0 = never drawn.
 
-    Every row of `params` has a temperature above zero. `logits` may have any floating dtype; the work is float64.
+    `logits` may have any floating dtype and stay as they are. Every row of `params` has a temperature above zero.
     """
-    exact = logits.to(torch.float64, copy=True)
+    weights = logits.to(torch.float64, copy=True)
     # Subtracting the peak changes no probability, and keeps a tiny temperature from overflowing.
-    exact -= exact.amax(dim=-1, keepdim=True)
-    exact /= _column([row.temperature for row in params], exact)
-    vocabulary = exact.shape[1]
-    for_top_k = [index for index, row in enumerate(params) if 0 < row.top_k < vocabulary]
-    if for_top_k:
-        exact[for_top_k] = _best(exact[for_top_k], [params[index].top_k for index in for_top_k])
-    for_top_p = [index for index, row in enumerate(params) if row.top_p < 1.0]
-    if for_top_p:
-        exact[for_top_p] = _nucleus(exact[for_top_p], [params[index].top_p for index in for_top_p], _NUCLEUS_GUESS)
-    return exact
+    weights -= weights.amax(dim=-1, keepdim=True)
+    weights /= _column([row.temperature for row in params], weights)
+    weights.exp_()
+    top_k = [min(row.top_k, weights.shape[1]) for row in params]
+    if any(top_k):
+        _keep_best(weights, top_k)
+    top_p = [row.top_p for row in params]
+    if min(top_p) < 1.0:
+        _keep_nuclei(weights, top_p)
+    return weights
 
 
-def _best(logits: torch.Tensor, top_k: list[int]) -> torch.Tensor:
-    """Keep what is at least as good as the `top_k`-th best token of its row."""
-    ranked = logits.topk(max(top_k), dim=-1).values
-    places = torch.tensor(top_k, device=logits.device).unsqueeze(1) - 1
-    return logits.masked_fill(logits < ranked.gather(1, places), -torch.inf)
+def _keep_best(weights: torch.Tensor, top_k: list[int]) -> None:
+    """Keep what is at least as good as the `top_k`-th best token of its row; 0 keeps all."""
+    ranked = weights.topk(max(top_k), dim=-1).values
+    places = torch.tensor(top_k, device=weights.device).unsqueeze(1)
+    edges = ranked.gather(1, (places - 1).clamp_min(0)).masked_fill_(places == 0, 0.0)
+    weights.masked_fill_(weights < edges, 0.0)
 
 
-def _nucleus(logits: torch.Tensor, top_p: list[float], guess: int) -> torch.Tensor:
-    """Keep each row's nucleus, looked for among the `guess` best tokens first and among all where that is too few."""
-    width = min(guess, logits.shape[1])
-    ranked = logits.topk(width, dim=-1).values
-    probabilities = torch.exp(ranked - logits.logsumexp(dim=-1, keepdim=True))
-    reached = probabilities.cumsum(dim=-1)
-    goal = _column(top_p, logits)
-    if width < logits.shape[1] and bool((reached[:, -1:] < goal).any()):
-        return _nucleus(logits, top_p, logits.shape[1])
-    kept = ((reached - probabilities) < goal).sum(dim=-1, keepdim=True).clamp_min(1)
-    edge = ranked.gather(1, kept - 1)
-    equals = logits == edge
-    too_many = (logits >= edge).sum(dim=-1, keepdim=True) - kept
-    dropped = equals & (equals.cumsum(dim=-1) <= too_many)
-    return logits.masked_fill((logits < edge) | dropped, -torch.inf)
+def _keep_nuclei(weights: torch.Tensor, top_p: list[float]) -> None:
+    """Keep each row's nucleus; 1 keeps all."""
+    goals = weights.sum(dim=-1, keepdim=True) * _column(top_p, weights)
+    edges = torch.zeros_like(goals)
+    rows = [row for row, share in enumerate(top_p) if share < 1.0]
+    width = _NUCLEUS_GUESS
+    while rows:
+        width = min(width, weights.shape[1])
+        ranked = weights[rows].topk(width, dim=-1).values
+        before = ranked.cumsum(dim=-1) - ranked  # what the better ones weigh together
+        needed = before < goals[rows]
+        needed[:, 0] = True
+        kept = needed.sum(dim=-1, keepdim=True)
+        edges[rows] = ranked.gather(1, kept - 1)
+        following = ranked.gather(1, kept.clamp_max(width - 1))
+        enough = (~needed[:, -1]).tolist() if width < weights.shape[1] else [True] * len(rows)
+        equals = ((following == edges[rows]) & (kept < width)).squeeze(1).tolist()
+        for row, count, is_enough, has_equals in zip(rows, kept.squeeze(1).tolist(), enough, equals, strict=True):
+            if is_enough and has_equals:
+                _drop_lower_equals(weights[row], edges[row], count)
+        rows = [row for row, is_enough in zip(rows, enough, strict=True) if not is_enough]
+        width *= _NUCLEUS_GROWTH
+    weights.masked_fill_(weights < edges, 0.0)
+
+
+def _drop_lower_equals(weights: torch.Tensor, edge: torch.Tensor, kept: int) -> None:
+    """Drop the lowest ids among those of one row that equal its `edge`, until `kept` tokens are left from it up."""
+    too_many = (weights >= edge).sum() - kept
+    equals = weights == edge
+    weights[equals & (equals.cumsum(dim=-1) <= too_many)] = 0.0
 
 
 def _column(numbers: list[float], like: torch.Tensor) -> torch.Tensor:
