@@ -9,7 +9,7 @@ from typing import Literal, TextIO
 
 LoadStage = Literal["checking files", "loading weights", "quantizing", "preparing", "testing", "ready"]
 _BAR_CELLS = 30
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("tokenmill.worker.load")
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ from model_worker.weight_progress import weight_progress
 from model_worker.weight_report import weigh
 
 DtypeName = Literal["auto", "float32", "bfloat16", "float16", "float64"]
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("tokenmill.worker.load")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

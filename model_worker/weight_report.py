@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 _TOLERATED_SHARE = 0.2
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("tokenmill.worker.load")
 
 
 @dataclass(frozen=True, slots=True)

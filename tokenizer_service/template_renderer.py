@@ -12,7 +12,7 @@ from tokenizer_service.errors import RendererClosed, RendererUnavailable, Render
 from tokenizer_service.render_child import RenderChild
 from tokenizer_service.render_limits import RenderLimits
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("tokenmill.tokenizer.templates")
 
 
 @dataclass(frozen=True, slots=True)
