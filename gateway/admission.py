@@ -56,9 +56,9 @@ class Admission:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
+            if not turn.cancelled():
                 self._leave()  # the place was handed to us in the moment we were cancelled
-            else:
+            elif turn in self._queue:  # else it was passed over in that moment
                 self._queue.remove(turn)
             raise
 

@@ -58,6 +58,7 @@ class Generation:
 
     model: str
     prompt: Prompt | None  # None: the caller gave tokens
+    prompt_path: str = "prompts.texts[{index}]"  # where the caller wrote prompt `index`
     token_prompts: Sequence[array[int]] = ()
     prompt_count: int = 1
     n: int = 1
@@ -66,6 +67,10 @@ class Generation:
     token_ids: bool = False
     keep_special_tokens: bool = False
     cache_salt: str = ""
+
+    def prompt_field(self, index: int) -> str:
+        """The path of one prompt in the caller's request."""
+        return self.prompt_path.format(index=index)
 
 
 @dataclass(frozen=True, slots=True)

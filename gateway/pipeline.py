@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from dataclasses import dataclass
 from typing import Protocol
@@ -30,12 +30,14 @@ from gateway.generation import (
     Timing,
     Usage,
 )
+from gateway.mailbox import merged
 from gateway.models import ServedModel
 from gateway.output import Output
 from gateway.output_text import OutputText
-from gateway.row_plan import RowPlan, plan_rows
+from gateway.row_plan import RowPlan, effective_sampling, plan_rows
 from gateway.stop_strings import StopMatcher, StopStrings
-from rpc.errors import ServiceError
+from rpc.errors import ServiceError, internal
+from rpc.seeds import mix64
 
 
 class Tokenizers(Protocol):
@@ -53,7 +55,7 @@ class Tokenizers(Protocol):
 class RunningRows(Protocol):
     """The rows of one request at its worker."""
 
-    def events(self) -> AsyncIterator[Sequence[RowEvent]]:
+    def events(self) -> AsyncGenerator[Sequence[RowEvent], None]:
         """What happened to the rows, in order, in groups as they arrived. Errors: ServiceError."""
         ...
 
@@ -99,7 +101,9 @@ class Pipeline:
             outputs = make_outputs(generation, plan, artefact, arrived)
             rows = self.workers.open(model, plan.rows, prompts.vocabulary_fingerprint, deadline)
             call = await request.enter_async_context(rows)
-            async with aclosing(self._follow(call, outputs, plan.started(model))) as events:
+            # Read ahead here, inside: a request holds its place until its caller has read it, or unread text could pile
+            # up without a bound.
+            async with aclosing(merged(self._follow(call, outputs, plan.started(model)))) as events:
                 async for event in events:
                     yield event
 
@@ -107,25 +111,27 @@ class Pipeline:
         self, call: RunningRows, outputs: Sequence[Output], started: Started
     ) -> AsyncGenerator[Event, None]:
         """Turn row events into the events of `outputs`, stopping the rows whose text has come to a stop string."""
+        failure = internal()  # unless the worker says otherwise: it ended without a terminal for each row
+        is_started = False
         try:
-            is_started = False
-            async for row_events in call.events():
-                if not is_started:
-                    yield started
-                    is_started = True
-                for row_event in row_events:
-                    output = outputs[row_event.row]
-                    for event in output.handle(row_event, self.clock()):
+            async with aclosing(call.events()) as groups:
+                async for row_events in groups:
+                    if not is_started:
+                        yield started
+                        is_started = True
+                    for event in handled(row_events, outputs, self.clock()):
                         yield event
-                    if output.needs_stop():
-                        await call.stop_row(output.index)
-        except ServiceError:
-            # An output that has come to its stop string is whole, whatever became of the worker since.
-            for output in outputs:
-                for event in output.finish_if_matched(self.clock()):
-                    yield event
-            if not all(output.is_ended for output in outputs):
-                raise
+                    for output in outputs:
+                        if output.needs_stop():
+                            await call.stop_row(output.index)
+        except ServiceError as error:
+            failure = error
+        # An output that has come to its stop string is whole, whatever became of the worker since.
+        for output in outputs:
+            for event in output.finish_if_matched(self.clock()):
+                yield event
+        if not all(output.is_ended for output in outputs):
+            raise failure
 
 
 def make_outputs(generation: Generation, plan: RowPlan, artefact: TokenizerArtefact, arrived: float) -> list[Output]:
@@ -141,9 +147,15 @@ def make_outputs(generation: Generation, plan: RowPlan, artefact: TokenizerArtef
     return outputs
 
 
+def handled(row_events: Sequence[RowEvent], outputs: Sequence[Output], now: float) -> Iterator[Event]:
+    """What row events, which arrived `now`, mean to the caller."""
+    for row_event in row_events:
+        yield from outputs[row_event.row].handle(row_event, now)
+
+
 def expired(generation: Generation, model: ServedModel, seconds: float) -> Iterator[Event]:
     """The events of a request whose time limit ran out before it got to a worker: it ends with what there is."""
-    sampling = model.effective_sampling(generation.sampling)
+    sampling, seed = effective_sampling(generation, model)
     yield Started(model.name, sampling, (), ())
     for index in range(generation.prompt_count * generation.n):
         yield OutputFinished(
@@ -151,7 +163,7 @@ def expired(generation: Generation, model: ServedModel, seconds: float) -> Itera
             reason=FinishReason.TIME_LIMIT,
             stop_string=None,
             stop_token_id=None,
-            seed=sampling.seed or 0,
+            seed=mix64(seed, index % generation.n),
             usage=Usage(),
             timing=Timing(queue=seconds, total=seconds),
         )

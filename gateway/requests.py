@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from gateway.generation import Generation, Prompt, Stopping
 from gateway.model_description import from_message
@@ -13,9 +14,9 @@ from rpc.generation_params import (
     check_output_options,
     check_sampling,
     check_scheduling,
+    check_time_limit,
     check_token_limits,
 )
-from rpc.status import to_seconds
 from tokenmill.v1 import gateway_pb2, generation_pb2, tokenizer_pb2
 
 # Outputs of one call: they share one tensor and one RPC, so this bounds both.
@@ -27,14 +28,23 @@ ROLES = ("system", "developer", "user", "assistant", "tool")
 Request = gateway_pb2.GenerateRequest | gateway_pb2.ChatRequest
 
 
+class _Prompts(NamedTuple):
+    """The prompts of a request: texts, as the tokenizer service will be asked for them, or tokens."""
+
+    path: str  # where the caller wrote prompt `index`
+    prompt_count: int
+    text: Prompt | None = None
+    tokens: Sequence[array[int]] = ()
+
+
 def generation_from_prompts(request: gateway_pb2.GenerateRequest) -> Generation:
     """A GenerateRequest as a plain value. Errors: ServiceError naming the field."""
     kind = request.WhichOneof("input")
     if kind is None:
         raise invalid_field("input", "one of prompts and token_prompts is required")
     if kind == "token_prompts":
-        prompts = _token_prompts(request)
-        return _generation(request, prompt=None, token_prompts=prompts, prompt_count=len(prompts))
+        rows = _token_prompts(request)
+        return _generation(request, _Prompts("token_prompts.prompts[{index}].ids", len(rows), tokens=rows))
     texts = request.prompts.texts
     if not texts:
         raise invalid_field("prompts.texts", "must not be empty")
@@ -42,7 +52,7 @@ def generation_from_prompts(request: gateway_pb2.GenerateRequest) -> Generation:
         if not text:
             raise invalid_field(f"prompts.texts[{index}]", "must not be empty")
     encode = _encode_request(request, tokenizer_pb2.EncodeRequest(prompts=request.prompts))
-    return _generation(request, prompt=Prompt(encode), token_prompts=(), prompt_count=len(texts))
+    return _generation(request, _Prompts("prompts.texts[{index}]", len(texts), Prompt(encode)))
 
 
 def generation_from_chat(request: gateway_pb2.ChatRequest, *, counting: bool = False) -> Generation:
@@ -65,7 +75,7 @@ def generation_from_chat(request: gateway_pb2.ChatRequest, *, counting: bool = F
         continue_final_message=request.continue_final_message,
     )
     encode = _encode_request(request, tokenizer_pb2.EncodeRequest(chat=chat))
-    return _generation(request, prompt=Prompt(encode), token_prompts=(), prompt_count=1)
+    return _generation(request, _Prompts("messages", 1, Prompt(encode)))
 
 
 def _encode_request(request: Request, encode: tokenizer_pb2.EncodeRequest) -> tokenizer_pb2.EncodeRequest:
@@ -101,14 +111,12 @@ def _token_prompts(request: gateway_pb2.GenerateRequest) -> tuple[array[int], ..
     return tuple(rows)
 
 
-def _generation(
-    request: Request, *, prompt: Prompt | None, token_prompts: Sequence[array[int]], prompt_count: int
-) -> Generation:
+def _generation(request: Request, prompts: _Prompts) -> Generation:
     n = request.n if request.HasField("n") else 1
     if n < 1:
         raise invalid_field("n", f"must be at least 1, got {n}")
-    if n * prompt_count > MAX_OUTPUTS:
-        raise invalid_field("n", f"n x prompts must be at most {MAX_OUTPUTS}, got {n} x {prompt_count}")
+    if n * prompts.prompt_count > MAX_OUTPUTS:
+        raise invalid_field("n", f"n x prompts must be at most {MAX_OUTPUTS}, got {n} x {prompts.prompt_count}")
     if request.HasField("response_format"):
         raise not_implemented("response_format", "constrained output")
     check_sampling(request.sampling, "sampling")
@@ -116,9 +124,10 @@ def _generation(
     check_scheduling(request.cache_salt, request.priority, "")
     return Generation(
         model=request.model,
-        prompt=prompt,
-        token_prompts=token_prompts,
-        prompt_count=prompt_count,
+        prompt=prompts.text,
+        prompt_path=prompts.path,
+        token_prompts=prompts.tokens,
+        prompt_count=prompts.prompt_count,
         n=n,
         sampling=from_message(request.sampling),
         stopping=_stopping(request.stopping),
@@ -140,9 +149,7 @@ def _stopping(stopping: generation_pb2.StoppingCriteria) -> Stopping:
     if len(stopping.stop_token_ids) > MAX_STOP_TOKEN_IDS:
         message = f"at most {MAX_STOP_TOKEN_IDS}, got {len(stopping.stop_token_ids)}"
         raise invalid_field("stopping.stop_token_ids", message)
-    time_limit = to_seconds(stopping.time_limit) if stopping.HasField("time_limit") else None
-    if time_limit is not None and time_limit <= 0:
-        raise invalid_field("stopping.time_limit", "must be above 0")
+    has_limit = stopping.HasField("time_limit")
     return Stopping(
         max_new_tokens=max_new_tokens,
         min_new_tokens=stopping.min_new_tokens,
@@ -150,5 +157,5 @@ def _stopping(stopping: generation_pb2.StoppingCriteria) -> Stopping:
         stop_token_ids=tuple(stopping.stop_token_ids),
         include_stop=stopping.include_stop,
         ignore_eos=stopping.ignore_eos,
-        time_limit_seconds=time_limit,
+        time_limit_seconds=check_time_limit(stopping.time_limit, "stopping.time_limit") if has_limit else None,
     )

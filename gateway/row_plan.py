@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
-from array import array
 from collections.abc import Mapping
 
 from gateway.generation import EncodedPrompts, Generation, Row, Sampling, Started
 from gateway.models import ServedModel
 from rpc.errors import invalid_field
+from rpc.generation_params import MAX_STOP_TOKEN_IDS
 from rpc.seeds import mix64
 
 # What a row is given whose request used up its time on the way: enough for the worker to say TIME_LIMIT itself.
@@ -41,52 +41,68 @@ def plan_rows(
     """Make one row per prompt and sample, `elapsed_seconds` after the request arrived.
 
     `special_stops` are the stop strings that are special tokens, with their ids. Where the caller gave no seed, one is
-    drawn. Errors: ServiceError (INVALID_ARGUMENT) where a prompt leaves no room in the context, or
-    min_new_tokens does not fit into what is left.
+    drawn. Errors: ServiceError (INVALID_ARGUMENT) for what is wrong with this model only: ids outside its vocabulary,
+    a prompt that leaves no room in its context, min_new_tokens that do not fit into what is left.
     """
     stopping = generation.stopping
+    check_vocabulary(generation, prompts, model)
     for index, ids in enumerate(prompts.rows):
-        _check_prompt(index, ids, model)
+        if len(ids) >= model.context_length:
+            message = (
+                f"has {len(ids)} tokens, the context of model {model.name!r} is {model.context_length} tokens and has "
+                "to hold the output too"
+            )
+            raise invalid_field(generation.prompt_field(index), message, reason="CONTEXT_LENGTH_EXCEEDED")
     limits = tuple(model.max_new_tokens(stopping.max_new_tokens, len(ids)) for ids in prompts.rows)
     for limit in limits:
         if stopping.min_new_tokens > limit:
             message = f"must be at most what is left for the output ({limit}), got {stopping.min_new_tokens}"
             raise invalid_field("stopping.min_new_tokens", message)
-    sampling = model.effective_sampling(generation.sampling)
-    seed = secrets.randbits(64) if sampling.seed is None else sampling.seed
+    stop_token_ids = frozenset(stopping.stop_token_ids).union(special_stops.values())
+    if len(stop_token_ids) > MAX_STOP_TOKEN_IDS:
+        message = f"at most {MAX_STOP_TOKEN_IDS} with the stop strings that are special tokens"
+        raise invalid_field("stopping.stop_token_ids", f"{message}, got {len(stop_token_ids)}")
+    sampling, seed = effective_sampling(generation, model)
+    # Not what is left of the context: the worker knows that too, and says which of the two ended the output.
+    most = model.default_max_new_tokens if stopping.max_new_tokens is None else stopping.max_new_tokens
     time_limit = stopping.time_limit_seconds
     rows = [
         Row(
             ids=ids,
             sampling=dataclasses.replace(sampling, seed=mix64(seed, sample)),
-            stop_token_ids=frozenset(stopping.stop_token_ids).union(special_stops.values()),
+            stop_token_ids=stop_token_ids,
             ignore_eos=stopping.ignore_eos,
             min_new_tokens=stopping.min_new_tokens,
-            max_new_tokens=limit,
+            max_new_tokens=most,
             time_limit_seconds=None
             if time_limit is None
             else max(LEAST_TIME_LIMIT_SECONDS, time_limit - elapsed_seconds),
             cache_salt=generation.cache_salt,
         )
-        for ids, limit in zip(prompts.rows, limits, strict=True)
+        for ids in prompts.rows
         for sample in range(generation.n)
     ]
     return RowPlan(
         rows=tuple(rows),
-        sampling=dataclasses.replace(sampling, seed=seed),
+        sampling=sampling,
         prompt_tokens=tuple(len(ids) for ids in prompts.rows),
         max_new_tokens=limits,
         special_stops={token_id: text for text, token_id in special_stops.items()},
     )
 
 
-def _check_prompt(index: int, ids: array[int], model: ServedModel) -> None:
-    if len(ids) >= model.context_length:
-        message = (
-            f"prompt {index} has {len(ids)} tokens, the context of model {model.name!r} is {model.context_length} "
-            "tokens and has to hold the output too"
-        )
-        raise invalid_field("input", message, reason="CONTEXT_LENGTH_EXCEEDED")
-    if min(ids) < 0 or max(ids) >= model.vocabulary_size:
-        message = f"has an id outside the vocabulary (0 to {model.vocabulary_size - 1})"
-        raise invalid_field(f"token_prompts.prompts[{index}].ids", message)
+def effective_sampling(generation: Generation, model: ServedModel) -> tuple[Sampling, int]:
+    """What holds after all defaults, with the seed: the caller's or, where none was given, one drawn here."""
+    sampling = model.effective_sampling(generation.sampling)
+    seed = secrets.randbits(64) if sampling.seed is None else sampling.seed
+    return dataclasses.replace(sampling, seed=seed), seed
+
+
+def check_vocabulary(generation: Generation, prompts: EncodedPrompts, model: ServedModel) -> None:
+    """Refuse ids that the model does not know. Errors: ServiceError naming the field."""
+    message = f"has an id outside the vocabulary (0 to {model.vocabulary_size - 1})"
+    for index, ids in enumerate(prompts.rows):
+        if min(ids) < 0 or max(ids) >= model.vocabulary_size:
+            raise invalid_field(generation.prompt_field(index), message)
+    if max(generation.stopping.stop_token_ids, default=0) >= model.vocabulary_size:
+        raise invalid_field("stopping.stop_token_ids", message)

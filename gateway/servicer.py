@@ -10,16 +10,16 @@ import grpc
 
 from gateway.deadline import Deadline
 from gateway.generation import Event, Generation, OutputFailed, OutputFinished
-from gateway.mailbox import merged
 from gateway.model_description import public_model
 from gateway.models import ServedModel
 from gateway.pipeline import Pipeline
 from gateway.requests import generation_from_chat, generation_from_prompts
 from gateway.responses import CollectedOutputs, event_fields
+from gateway.row_plan import check_vocabulary
 from gateway.tokenizer_client import TokenizerClient
 from gateway.worker_pool import WorkerPool
 from rpc.call_record import count_tokens
-from rpc.errors import invalid_field
+from rpc.errors import ServiceError, invalid_field
 from tokenmill.v1 import gateway_pb2, gateway_pb2_grpc
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -66,12 +66,16 @@ class InferenceServicer(gateway_pb2_grpc.InferenceServiceServicer):
         kind = request.WhichOneof("request")
         if kind is None:
             raise invalid_field("request", "one of generate and chat is required")
-        if kind == "chat":
-            generation = generation_from_chat(request.chat, counting=True)
-        else:
-            generation = generation_from_prompts(request.generate)
-        model = self._workers.find(generation.model)
-        prompts = await self._tokenizers.encode(model, generation, Deadline.after(context.time_remaining()))
+        try:
+            if kind == "chat":
+                generation = generation_from_chat(request.chat, counting=True)
+            else:
+                generation = generation_from_prompts(request.generate)
+            model = self._workers.find(generation.model)
+            prompts = await self._tokenizers.encode(model, generation, Deadline.after(context.time_remaining()))
+            check_vocabulary(generation, prompts, model)
+        except ServiceError as error:
+            raise error.with_prefix(f"{kind}.") from None
         counts = [len(row) for row in prompts.rows]
         return gateway_pb2.CountTokensResponse(
             prompt_tokens=counts, total_tokens=sum(counts), context_length=model.context_length
@@ -99,12 +103,12 @@ class InferenceServicer(gateway_pb2_grpc.InferenceServiceServicer):
         return collected
 
     async def _events(self, generation: Generation, context: Context) -> AsyncGenerator[Event, None]:
-        """The pipeline's events, read ahead; the failure of a single output is the call's."""
+        """The pipeline's events; the failure of a single output is the call's."""
         deadline = Deadline.after(context.time_remaining())
         model = self._workers.find(generation.model)
         is_single = generation.prompt_count * generation.n == 1
         prompt_tokens = completion_tokens = 0
-        async with aclosing(merged(self._pipeline.run(generation, model, deadline))) as events:
+        async with aclosing(self._pipeline.run(generation, model, deadline)) as events:
             async for event in events:
                 if isinstance(event, OutputFailed) and is_single:
                     raise event.error

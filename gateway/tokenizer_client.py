@@ -30,6 +30,8 @@ PEER = "the tokenizer service"
 # A tokenizer.json of the largest vocabularies is about 35 MB.
 MAX_ARTEFACT_BYTES = 256 * 2**20
 FETCH_TIMEOUT_SECONDS = 60.0
+# Whether the model knows the ids is checked where the caller's own are, in terms of the caller's request.
+ANY_VOCABULARY = 2**31
 RETRY_SECONDS = 0.5
 
 Stub: TypeAlias = "tokenizer_pb2_grpc.TokenizerServiceAsyncStub"  # a name of the type stubs only
@@ -67,7 +69,7 @@ class TokenizerClient:
             response = await self._ask(encode)
         except ServiceError as error:
             raise error.without_prefix("chat.") from None
-        rows = unpack_tensor(response.tokens, model.vocabulary_size)
+        rows = unpack_tensor(response.tokens, ANY_VOCABULARY)
         return EncodedPrompts(rows, response.vocabulary_fingerprint)
 
     async def artefact(self, model: ServedModel, vocabulary_fingerprint: str) -> TokenizerArtefact:

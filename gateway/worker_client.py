@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import grpc
@@ -18,6 +18,7 @@ from gateway.deadline import Deadline
 from gateway.generation import FinishReason, Row, RowEvent, RowFailed, RowFinished, RowTokens, Timing, Usage
 from rpc import log
 from rpc.call_record import REQUEST_ID_KEY, current_request_id
+from rpc.errors import ServiceError, internal, invalid_field
 from rpc.health import READINESS, SERVING
 from rpc.status import from_output_error, to_duration, to_seconds, translated_errors
 from rpc.token_tensors import pack_tensor, unpack_ids
@@ -26,6 +27,7 @@ from tokenmill.v1 import generation_pb2, worker_pb2, worker_pb2_grpc
 
 LOGGER = logging.getLogger("tokenmill.gateway.worker")
 PEER = "the model worker"
+CAPACITY_EXCEEDED = "CAPACITY_EXCEEDED"  # the worker's reason for a row that it could never hold
 RETRY_SECONDS = 0.5  # between attempts to reach a worker that cannot be watched
 DESCRIBE_TIMEOUT_SECONDS = 5.0
 
@@ -62,7 +64,7 @@ class WorkerClient:
         call = self._stub.Generate(metadata=metadata, timeout=deadline.remaining())
         start = worker_pb2.WorkerServiceGenerateRequest(start=_start(self.description, rows, fingerprint))
         try:
-            with translated_errors(PEER):
+            with _errors_for_the_caller():
                 await call.write(start)
             yield WorkerCall(call)
         finally:
@@ -96,9 +98,9 @@ class WorkerCall:
     def __init__(self, call: Any) -> None:
         self._call = call
 
-    async def events(self) -> AsyncIterator[list[RowEvent]]:
+    async def events(self) -> AsyncGenerator[list[RowEvent], None]:
         """What happened to the rows, in groups as they arrived. Errors: ServiceError."""
-        with translated_errors(PEER):
+        with _errors_for_the_caller():
             async for response in self._call:
                 yield [_row_event(event) for event in response.events]
 
@@ -108,6 +110,25 @@ class WorkerCall:
         with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
             stop = worker_pb2.StopRow(row=row)
             await self._call.write(worker_pb2.WorkerServiceGenerateRequest(stop_row=stop))
+
+
+@contextmanager
+def _errors_for_the_caller() -> Iterator[None]:
+    """As `translated_errors`; what is wrong with a row is said in terms of the caller's request.
+
+    Only the size of its cache is known to the worker alone: if it finds anything else wrong, the mistake is ours.
+    """
+    try:
+        with translated_errors(PEER):
+            yield
+    except ServiceError as error:
+        if error.field is None or not error.field.startswith("start."):
+            raise
+        if error.reason != CAPACITY_EXCEEDED:
+            log.event(LOGGER, logging.ERROR, "refused by the worker", reason=error.reason, field=error.field)
+            raise internal() from None
+        message = error.message.removeprefix(f"{error.field}: ")
+        raise invalid_field("stopping.max_new_tokens", message, reason=error.reason) from None
 
 
 def _start(worker: worker_pb2.GetWorkerResponse, rows: Sequence[Row], fingerprint: str) -> worker_pb2.Start:

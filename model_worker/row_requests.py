@@ -17,10 +17,10 @@ from rpc.generation_params import (
     check_output_options,
     check_sampling,
     check_scheduling,
+    check_time_limit,
     check_token_limits,
     effective_sampling,
 )
-from rpc.status import to_seconds
 from rpc.token_tensors import unpack_tensor
 from tokenmill.v1 import worker_pb2
 
@@ -66,9 +66,7 @@ def _row(index: int, ids: array[int], params: worker_pb2.RowParams, model: Serve
         raise invalid_field(f"{field}.generated_prefix", f"must be below max_new_tokens ({limit}), got {prefix}")
     check_output_options(params.output, f"{field}.output")
     check_scheduling(params.cache_salt, params.priority, f"{field}.")
-    time_limit = to_seconds(params.time_limit) if params.HasField("time_limit") else None
-    if time_limit is not None and time_limit <= 0:
-        raise invalid_field(f"{field}.time_limit", "must be above 0")
+    has_limit = params.HasField("time_limit")
     return RowParams(
         sampling=_sampling(params, f"{field}.sampling", model),
         stop_token_ids=_stop_token_ids(params.stop_token_ids, field, spec),
@@ -76,15 +74,14 @@ def _row(index: int, ids: array[int], params: worker_pb2.RowParams, model: Serve
         min_new_tokens=params.min_new_tokens,
         max_new_tokens=limit,
         generated_prefix=prefix,
-        time_limit_seconds=time_limit,
+        time_limit_seconds=check_time_limit(params.time_limit, f"{field}.time_limit") if has_limit else None,
     )
 
 
 def _max_new_tokens(params: worker_pb2.RowParams, prompt_tokens: int, field: str, spec: EngineSpec) -> int:
     given = params.max_new_tokens if params.HasField("max_new_tokens") else None
     check_token_limits(given, params.min_new_tokens, field)
-    left = spec.context_length - prompt_tokens
-    limit = min(left, DEFAULT_MAX_NEW_TOKENS if given is None else given)
+    limit = DEFAULT_MAX_NEW_TOKENS if given is None else given  # a row ends at the context by itself, and says so
     try:
         check_capacity(prompt_tokens, limit, spec)
     except CapacityExceeded as error:

@@ -17,7 +17,7 @@ from model_worker.row_events import FailedEvent, FinishedEvent
 from model_worker.row_requests import ServedModel, rows_from
 from model_worker.token_stream import TokenStream
 from rpc.call_record import count_tokens
-from rpc.errors import invalid_field, unavailable
+from rpc.errors import ServiceError, invalid_field, unavailable
 from tokenmill.v1 import worker_pb2, worker_pb2_grpc
 
 MAX_REPORT_SECONDS = 1.0
@@ -75,7 +75,7 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
                         elif isinstance(event, FailedEvent) and len(rows) == 1:
                             raise row_error(event)
                     yield events_message(events)
-        except BaseException:
+        except ServiceError:
             if stopping.done() and not stopping.cancelled() and (mistake := stopping.exception()):
                 raise mistake from None  # a message that is no stop_row gave the request up
             raise

@@ -39,13 +39,18 @@ class ServiceError(Exception):
         """The same error, for a caller in whose request the field does not stand below `prefix`."""
         if self.field is None or not self.field.startswith(prefix):
             return self
-        return ServiceError(
-            self.code,
-            self.reason,
-            self.message.removeprefix(prefix),
-            field=self.field.removeprefix(prefix),
-            retry_after_seconds=self.retry_after_seconds,
-        )
+        return self._about(self.field.removeprefix(prefix))
+
+    def with_prefix(self, prefix: str) -> ServiceError:
+        """The same error, for a caller in whose request the field stands below `prefix`."""
+        return self if self.field is None else self._about(prefix + self.field)
+
+    def _about(self, field: str) -> ServiceError:
+        """The same error about `field`, also in the message if that begins with the field's name."""
+        begins_with_name = self.message.startswith(f"{self.field}: ")
+        message = field + self.message.removeprefix(f"{self.field}") if begins_with_name else self.message
+        retry = self.retry_after_seconds
+        return ServiceError(self.code, self.reason, message, field=field, retry_after_seconds=retry)
 
 
 def invalid_field(field: str, message: str, reason: str = "INVALID_FIELD") -> ServiceError:

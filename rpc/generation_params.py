@@ -9,12 +9,16 @@ from __future__ import annotations
 import math
 from typing import Final
 
+from google.protobuf.duration_pb2 import Duration
+
 from rpc.errors import invalid_field, not_implemented
+from rpc.status import to_seconds
 from tokenmill.v1.generation_pb2 import OutputOptions, SamplingParams
 from tokenmill.v1.worker_pb2 import GenerationDefaults
 
 MAX_STOP_TOKEN_IDS = 64
 MAX_CACHE_SALT_BYTES = 128
+MAX_DURATION_SECONDS = 315_576_000_000  # of google.protobuf.Duration: 10,000 years
 # Fields of SamplingParams this release does not act on.
 LATER_SAMPLING: Final = ("min_p", "typical_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
 
@@ -52,6 +56,14 @@ def check_token_limits(max_new_tokens: int | None, min_new_tokens: int, field: s
     if max_new_tokens is not None and min_new_tokens > max_new_tokens:
         message = f"must be at most max_new_tokens ({max_new_tokens}), got {min_new_tokens}"
         raise invalid_field(f"{field}.min_new_tokens", message)
+
+
+def check_time_limit(time_limit: Duration, field: str) -> float:
+    """The limit in seconds. Errors: ServiceError."""
+    seconds = to_seconds(time_limit)
+    if not 0 < seconds <= MAX_DURATION_SECONDS:
+        raise invalid_field(field, f"must be above 0 and at most {MAX_DURATION_SECONDS} s")
+    return seconds
 
 
 def check_scheduling(cache_salt: str, priority: int, prefix: str) -> None:

@@ -22,9 +22,16 @@ async def serving(service: Service, settings: ServiceSettings) -> AsyncIterator[
     Give settings with port 0 and, unless draining is what is tested, `drain_seconds=0`.
     Errors: what the service's start fails with.
     """
+    async with ready(service, settings) as server:
+        yield server.port
+
+
+@asynccontextmanager
+async def ready(service: Service, settings: ServiceSettings) -> AsyncIterator[RunningServer]:
+    """As `serving`, for tests that look at the server itself."""
     async with listening(service, settings) as server:
         await _reached(server.ready, server)
-        yield server.port
+        yield server
 
 
 class RunningServer(Server):

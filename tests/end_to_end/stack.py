@@ -1,0 +1,205 @@
+"""All three services in this process, through real sockets; the engine is arithmetic, and a test may hold its gate."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from gateway.server import GatewayService
+from gateway.settings import GatewaySettings
+from model_worker.fake_engine import FakeEngine, FakeModel
+from model_worker.server import WorkerService
+from model_worker.settings import WorkerSettings
+from tests.serving import ready
+from tests.tokenizers_for_tests import EOS, byte_level_tokenizer
+from tokenizer_service.server import TokenizerService
+from tokenizer_service.settings import TokenizerSettings
+from tokenmill.v1 import gateway_pb2_grpc, tokenizer_pb2_grpc, worker_pb2, worker_pb2_grpc
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from tokenizers import Tokenizer
+
+    from model_worker.fake_faults import Fault, Gate
+    from tests.serving import RunningServer
+
+NAME = "tiny"
+# With the two things a template may do to a request: refuse it in its own words, and run into an error.
+TEMPLATE = """{%- for message in messages %}
+{%- if message.role == 'tool' %}{{ raise_exception('this model knows no tools') }}{% endif %}
+{{- '<|turn_start|>' + message.role + '\\n' + message.content + '<|turn_end|>\\n' }}
+{%- endfor %}
+{%- if nothing is defined %}{{ nothing.of_this_kind.exists }}{% endif %}
+{%- if add_generation_prompt %}{{- '<|turn_start|>assistant\\n' }}{%- endif %}"""
+
+
+def write_model_folder(folder: Path) -> Path:
+    """What the services need of a model: its tokenizer and chat template."""
+    folder.mkdir(parents=True, exist_ok=True)
+    byte_level_tokenizer().save(str(folder / "tokenizer.json"))
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": EOS}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    (folder / "chat_template.jinja").write_text(TEMPLATE)
+    return folder
+
+
+@dataclass
+class TokenizerTier:
+    """The tokenizer service, with one encoding thread and one render process; loading it takes seconds."""
+
+    service: TokenizerService
+    server: RunningServer
+    folder: Path
+    tokenizer: Tokenizer  # of the same folder, for working out what is expected
+    stub: Any
+
+    @property
+    def eos_id(self) -> int:
+        """The id of EOS."""
+        token_id = self.tokenizer.token_to_id(EOS)
+        assert token_id is not None
+        return token_id
+
+    def model(self, **given: Any) -> FakeModel:
+        """What the fake engine pretends to be: a model of this vocabulary, which never ends by itself."""
+        vocabulary_size = max(self.tokenizer.get_vocab().values()) + 1
+        return FakeModel(**({"vocabulary_size": vocabulary_size, "eos_token_ids": frozenset({self.eos_id})} | given))
+
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
+        """Encode nothing until the body is over: its one thread is busy."""
+        held, let_go = asyncio.Event(), asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def hold() -> None:
+            loop.call_soon_threadsafe(held.set)
+            asyncio.run_coroutine_threadsafe(let_go.wait(), loop).result()
+
+        holding = asyncio.create_task(self.service._pool.run(hold))
+        await held.wait()
+        try:
+            yield
+        finally:
+            let_go.set()
+            await holding
+
+
+@asynccontextmanager
+async def tokenizer_tier(folder: Path) -> AsyncIterator[TokenizerTier]:
+    """A tokenizer service on a model folder that is written for it."""
+    settings = TokenizerSettings(
+        model=(f"{NAME}={write_model_folder(folder)}",), port=0, drain_seconds=0, threads=1, template_seconds=20.0
+    )
+    service = TokenizerService(settings)
+    async with ready(service, settings) as server, open_channel(server) as channel:
+        stub = tokenizer_pb2_grpc.TokenizerServiceStub(channel)
+        yield TokenizerTier(service, server, folder, byte_level_tokenizer(), stub)
+
+
+@dataclass
+class Stack:
+    """The three services, ready; stubs as callers have them."""
+
+    tier: TokenizerTier
+    model: FakeModel
+    worker_service: WorkerService
+    worker_server: RunningServer
+    worker: Any
+    gateway_service: GatewayService
+    gateway_server: RunningServer
+    gateway: Any
+    gateway_channel: grpc.aio.Channel
+    worker_channel: grpc.aio.Channel
+
+    async def load(self, holds: Callable[[worker_pb2.LoadReport], bool] = lambda _: True) -> worker_pb2.LoadReport:
+        """The worker's load, as soon as `holds` is true of it."""
+        watch = self.worker.WatchLoad(worker_pb2.WatchLoadRequest())
+        try:
+            async for response in watch:
+                if holds(response.load):
+                    return response.load
+        finally:
+            watch.cancel()
+        raise AssertionError("the watch ended")
+
+    async def idle(self) -> worker_pb2.LoadReport:
+        """The worker's load once it has nothing left."""
+        return await self.load(lambda load: not (load.running or load.waiting or load.kv_tokens_used))
+
+    @property
+    def inflight(self) -> int:
+        """Requests that the gateway is working on, or holds in its queue."""
+        return self.gateway_service._admission.inflight + self.gateway_service._admission.queued
+
+
+@asynccontextmanager
+async def running_stack(
+    tier: TokenizerTier,
+    *faults: Fault,
+    model: FakeModel | None = None,
+    worker: dict[str, Any] | None = None,
+    gateway: dict[str, Any] | None = None,
+) -> AsyncIterator[Stack]:
+    """A worker and a gateway of their own beside the shared tokenizer service."""
+    model = model or tier.model()
+    common: dict[str, Any] = {"port": 0, "drain_seconds": 0}
+    worker_settings = WorkerSettings(model=tier.folder, served_model_name=NAME, **(common | (worker or {})))
+    worker_service = WorkerService(worker_settings, load=lambda settings, progress: FakeEngine(model, *faults))
+    async with AsyncExitStack() as stack:
+        worker_server = await stack.enter_async_context(ready(worker_service, worker_settings))
+        worker_channel = await stack.enter_async_context(open_channel(worker_server))
+        gateway_settings = GatewaySettings(
+            tokenizer=(address(tier.server),), worker=(address(worker_server),), **(common | (gateway or {}))
+        )
+        gateway_service = GatewayService(gateway_settings)
+        gateway_server = await stack.enter_async_context(ready(gateway_service, gateway_settings))
+        gateway_channel = await stack.enter_async_context(open_channel(gateway_server))
+        yield Stack(
+            tier=tier,
+            model=model,
+            worker_service=worker_service,
+            worker_server=worker_server,
+            worker=worker_pb2_grpc.WorkerServiceStub(worker_channel),
+            gateway_service=gateway_service,
+            gateway_server=gateway_server,
+            gateway=gateway_pb2_grpc.InferenceServiceStub(gateway_channel),
+            gateway_channel=gateway_channel,
+            worker_channel=worker_channel,
+        )
+
+
+@asynccontextmanager
+async def gated_stack(tier: TokenizerTier, gate: Gate, **given: Any) -> AsyncIterator[Stack]:
+    """A stack whose engine stands at `gate` before each step, the warm-up's one step apart; opened at the end."""
+    gate.allow(1)
+    async with AsyncExitStack() as stack:
+        running = await stack.enter_async_context(running_stack(tier, gate, **given))
+        stack.callback(gate.open)
+        yield running
+
+
+async def reached(gate: Gate) -> None:
+    """Return once a step stands at the gate."""
+    await asyncio.to_thread(gate.wait_until_reached)
+
+
+def address(server: RunningServer) -> str:
+    """Where `server` listens."""
+    return f"127.0.0.1:{server.port}"
+
+
+def open_channel(server: RunningServer) -> grpc.aio.Channel:
+    """A channel as any caller opens one: nothing is set."""
+    return grpc.aio.insecure_channel(address(server))
+
+
+def calls_of(server: RunningServer) -> set[asyncio.Task[object]]:
+    """The tasks of the RPCs that do work at `server` now."""
+    return {call.task for call in server._interceptor.running._calls if call.is_work}
