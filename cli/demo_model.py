@@ -49,8 +49,6 @@ def main(arguments: list[str] | None = None) -> int:
     except DemoModelError as error:
         print(f"demo model: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
     return 0
 
 
@@ -73,6 +71,8 @@ def ensure_demo_model(folder: Path) -> None:
             make(folder)
     except OSError as error:
         raise DemoModelError(f"{error.strerror}: {error.filename or folder}") from error
+    except KeyboardInterrupt:
+        raise DemoModelError("interrupted") from None
 
 
 def is_complete(folder: Path) -> bool:
