@@ -9,19 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from model_worker.kv_storage import LayerStorage
-from model_worker.step_layout import Span, StepLayout, first_key
+from model_worker.step_layout import Span, StepLayout
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How one layer attends. `sinks` has one logit per query head; `window` counts the query itself."""
+class Options(NamedTuple):
+    """How one layer attends. `sinks` has one logit per query head; `window` counts the query itself.
+
+    A tuple, because one is made in every layer of every step.
+    """
 
     scaling: float | None
     window: int | None
@@ -68,60 +70,65 @@ class RaggedAttention:
         assert attention_mask is None
         store = self._stores[module]
         store.write(layout.slots, key, value)
-        rows = query[0].transpose(0, 1)
         options = Options(scaling, sliding_window, softcap, s_aux)
-        if softcap is None and s_aux is None:
-            parts = [_attend(rows, store, span, layout, options) for span in layout.spans]
-        else:
-            parts = [_attend_spelled_out(rows, store, span, layout, options) for span in layout.spans]
-        return torch.cat(parts).unsqueeze(0), None
+        attend = _attend if softcap is None and s_aux is None else _attend_spelled_out
+        rows = query[0].transpose(0, 1).reshape(query.shape[2], key.shape[1], -1, query.shape[3])
+        parts = []
+        for span, (begin, count) in zip(layout.spans, layout.histories(sliding_window), strict=True):
+            keys = store.keys_by_head.narrow(2, begin, count)
+            values = store.values_by_head.narrow(2, begin, count)
+            parts.append(attend(rows.narrow(0, span.row, span.length), keys, values, _Place(layout, span, options)))
+        return torch.cat(parts).view(1, query.shape[2], query.shape[1], -1), None
 
 
-def _attend(rows: torch.Tensor, store: LayerStorage, span: Span, layout: StepLayout, options: Options) -> torch.Tensor:
-    """Attend with torch's fused kernel; the result is [length, heads, value_size]."""
-    keys, values = _history(store, span, options.window)
+class _Place(NamedTuple):
+    """Which part of which step is attended, and how. A tuple for the same reason."""
+
+    layout: StepLayout
+    span: Span
+    options: Options
+
+
+def _attend(rows: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, place: _Place) -> torch.Tensor:
+    """Attend with torch's fused kernel.
+
+    `rows` is one span's queries [length, kv_heads, group, size], `keys` and `values` its history [1, kv_heads, keys,
+    size]; the result is [length, kv_heads, group, value_size].
+    """
+    layout, span, options = place
     if span.length == 1:
         # One token sees all of its (windowed) history, so the heads that share a key become its rows: no mask.
-        grouped = rows[span.row].view(1, keys.shape[1], -1, rows.shape[2])
-        out = scaled_dot_product_attention(grouped, keys, values, scale=options.scaling)
-        return out.reshape(1, rows.shape[1], -1)
+        return scaled_dot_product_attention(rows, keys, values, scale=options.scaling)
     from_the_start = span.position == 0 and (options.window is None or span.length <= options.window)
     out = scaled_dot_product_attention(
-        rows[span.row : span.row + span.length].transpose(0, 1).unsqueeze(0),
+        rows.flatten(1, 2).transpose(0, 1).unsqueeze(0),
         keys,
         values,
         attn_mask=None if from_the_start else layout.mask(span, options.window, rows.dtype),
         is_causal=from_the_start,
         scale=options.scaling,
-        enable_gqa=rows.shape[1] != keys.shape[1],
+        enable_gqa=rows.shape[2] > 1,
     )
-    return out[0].transpose(0, 1)
+    return out[0].transpose(0, 1).reshape(*rows.shape[:3], -1)
 
 
-def _attend_spelled_out(
-    rows: torch.Tensor, store: LayerStorage, span: Span, layout: StepLayout, options: Options
-) -> torch.Tensor:
-    """Attend with plain matrix products, for what no fused kernel does: soft-capped scores and attention sinks."""
-    keys, values = _history(store, span, options.window)
-    kv_heads, heads = keys.shape[1], rows.shape[1]
-    query = rows[span.row : span.row + span.length].transpose(0, 1)  # [heads, length, size]
-    scaling = options.scaling if options.scaling is not None else query.shape[-1] ** -0.5
-    grouped = query.reshape(kv_heads, -1, query.shape[-1])  # [kv_heads, group * length, size]
-    scores = (torch.bmm(grouped, keys[0].transpose(1, 2)) * scaling).view(heads, span.length, -1)
+def _attend_spelled_out(rows: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, place: _Place) -> torch.Tensor:
+    """Attend with plain matrix products, for what no fused kernel does: soft-capped scores and attention sinks.
+
+    Shapes as in `_attend`.
+    """
+    layout, span, options = place
+    length, kv_heads, group, size = rows.shape
+    scaling = options.scaling if options.scaling is not None else size**-0.5
+    query = rows.permute(1, 2, 0, 3).reshape(kv_heads, group * length, size)
+    scores = (torch.bmm(query, keys[0].transpose(1, 2)) * scaling).view(kv_heads, group, length, -1)
     if options.softcap is not None:
         scores = torch.tanh(scores / options.softcap) * options.softcap
     scores = scores + layout.mask(span, options.window, scores.dtype)
     if options.sinks is not None:
-        sinks = options.sinks.to(scores.dtype).view(heads, 1, 1).expand(heads, span.length, 1)
+        sinks = options.sinks.to(scores.dtype).view(kv_heads, group, 1, 1).expand(kv_heads, group, length, 1)
         scores = torch.cat((scores, sinks), dim=-1)
     precision = torch.promote_types(scores.dtype, torch.float32)
-    weights = torch.softmax(scores, dim=-1, dtype=precision).to(values.dtype)
-    weights = weights[..., : keys.shape[2]].reshape(kv_heads, -1, keys.shape[2])
-    return torch.bmm(weights, values[0]).view(heads, span.length, -1).transpose(0, 1)
-
-
-def _history(store: LayerStorage, span: Span, window: int | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return views of what `span` may look at: K and V, each [1, kv_heads, keys, size]."""
-    begin = span.origin + first_key(span, window)
-    count = span.origin + span.position + span.length - begin
-    return store.keys_by_head.narrow(2, begin, count), store.values_by_head.narrow(2, begin, count)
+    weights = torch.softmax(scores, dim=-1, dtype=precision).to(values.dtype)[..., : keys.shape[2]]
+    out = torch.bmm(weights.reshape(kv_heads, group * length, -1), values[0])
+    return out.view(kv_heads, group, length, -1).permute(2, 0, 1, 3)

@@ -32,13 +32,12 @@ class StepLayout:
     """All segments of one step laid end to end, without padding, as a batch of one row of T tokens.
 
     `input_ids` and `position_ids` are int64 [1, T], `slots` int64 [T] (where each token's K/V go), `last_rows` int64
-    [segments] (the row of each segment's last token). `decodes` says that every segment is a single token.
+    [segments] (the row of each segment's last token).
     """
 
     def __init__(self, segments: Sequence[Segment], device: torch.device) -> None:
         assert segments
         self.spans = _spans(segments)
-        self.decodes = all(span.length == 1 for span in self.spans)
         positions = np.concatenate([np.arange(span.position, span.position + span.length) for span in self.spans])
         origins = np.repeat([span.origin for span in self.spans], [span.length for span in self.spans])
         ids = np.concatenate([_ids(segment) for segment in segments])
@@ -46,18 +45,25 @@ class StepLayout:
         self.position_ids = torch.from_numpy(positions).to(device).unsqueeze(0)
         self.slots = torch.from_numpy(origins + positions).to(device)
         self.last_rows = torch.tensor([span.row + span.length - 1 for span in self.spans], device=device)
+        self._histories: dict[int | None, list[tuple[int, int]]] = {}
         self._masks: dict[tuple[Span, int | None, torch.dtype], torch.Tensor] = {}
+
+    def histories(self, window: int | None) -> list[tuple[int, int]]:
+        """Return for each span the first token of the arena that it looks at, and how many. Made once a step."""
+        if window not in self._histories:
+            self._histories[window] = [_history(span, window) for span in self.spans]
+        return self._histories[window]
 
     def mask(self, span: Span, window: int | None, dtype: torch.dtype) -> torch.Tensor:
         """Return what is added to the scores of `span`: 0 where a query may look, -inf elsewhere.
 
-        [length, keys], over the keys from `first_key(span, window)` to the span's own last token. Made once a step.
+        [length, keys], over the keys of the span's history. Made once a step.
         """
         key = (span, window, dtype)
         if key not in self._masks:
             device = self.slots.device
             query = torch.arange(span.position, span.position + span.length, device=device).unsqueeze(1)
-            keys = torch.arange(first_key(span, window), span.position + span.length, device=device)
+            keys = torch.arange(_first_key(span, window), span.position + span.length, device=device)
             hidden = keys > query
             if window is not None:
                 hidden |= keys <= query - window
@@ -65,9 +71,14 @@ class StepLayout:
         return self._masks[key]
 
 
-def first_key(span: Span, window: int | None) -> int:
+def _first_key(span: Span, window: int | None) -> int:
     """Return the first position that any query of `span` sees: a window of W shows W tokens, the query's included."""
     return 0 if window is None else max(0, span.position + 1 - window)
+
+
+def _history(span: Span, window: int | None) -> tuple[int, int]:
+    first = _first_key(span, window)
+    return span.origin + first, span.position + span.length - first
 
 
 def _spans(segments: Sequence[Segment]) -> list[Span]:
