@@ -168,7 +168,7 @@ def _row_event(event: worker_pb2.RowEvent) -> RowEvent:
         stop_token_id = finished.stop_token_id if finished.HasField("stop_token_id") else None
         reason = FinishReason(finished.reason)
         return RowFinished(event.row, reason, stop_token_id, _usage(finished.usage), _timing(finished.timing))
-    return RowFailed(event.row, from_output_error(event.error))
+    return RowFailed(event.row, from_output_error(event.failed))
 
 
 def _usage(usage: generation_pb2.Usage) -> Usage:

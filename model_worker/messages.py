@@ -91,7 +91,7 @@ def _event_message(event: RowEvent) -> worker_pb2.RowEvent:
             )
             return worker_pb2.RowEvent(row=row, finished=finished)
         case FailedEvent(row):
-            return worker_pb2.RowEvent(row=row, error=to_output_error(row_error(event)))
+            return worker_pb2.RowEvent(row=row, failed=to_output_error(row_error(event)))
 
 
 def _usage(usage: Usage) -> generation_pb2.Usage:

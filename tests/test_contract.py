@@ -78,7 +78,7 @@ MESSAGES = {
     "StopRow": "row",
     "RowParams": "sampling stop_token_ids* output seed? generated_prefix cache_salt priority",
     "WorkerServiceGenerateResponse": "events*",
-    "RowEvent": "row tokens|event finished|event error|event",
+    "RowEvent": "row tokens|event finished|event failed|event",
     "RowEvent.Tokens": "ids logprobs*",
     "GetWorkerResponse": "worker_id instance_id model adapters* quantization device context_length"
     " vocabulary_fingerprint api_revision progress",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -20,11 +21,14 @@ RETRY_AFTER_SECONDS = 0.5
 
 
 def chat_from(message: tokenizer_pb2.ChatPrompt) -> Chat:
-    """The chat of a request."""
+    """The chat of a request. Errors: InvalidInput where JSON text is not JSON."""
     given = message.add_generation_prompt if message.HasField("add_generation_prompt") else None
     return Chat(
-        messages=[_message(one) for one in message.messages],
-        tools=[Tool(tool.name, tool.description, plain_json(tool.parameters)) for tool in message.tools],
+        messages=[_message(one, f"messages[{index}]") for index, one in enumerate(message.messages)],
+        tools=[
+            Tool(tool.name, tool.description, json_object(tool.parameters, f"tools[{index}].parameters"))
+            for index, tool in enumerate(message.tools)
+        ],
         template_kwargs=plain_json(message.template_kwargs),
         add_generation_prompt=given,
         continue_final_message=message.continue_final_message,
@@ -66,12 +70,31 @@ def named_errors(model: str, input_kind: str) -> Iterator[None]:
         raise unavailable("DRAINING", "the tokenizer service is shutting down") from None
 
 
-def _message(message: gateway_pb2.ChatMessage) -> Message:
+def json_object(text: str, field: str) -> dict[str, Any]:
+    """JSON text as an object; empty text as an empty one. Errors: InvalidInput."""
+    try:
+        value = json.loads(text, parse_constant=_no_number) if text else {}
+    except (ValueError, RecursionError):
+        raise InvalidInput(field, "is not JSON") from None
+    if not isinstance(value, dict):
+        raise InvalidInput(field, "is not a JSON object")
+    return value
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(name)
+
+
+def _message(message: gateway_pb2.ChatMessage, field: str) -> Message:
+    calls = [
+        ToolCall(call.name, json_object(call.arguments, f"{field}.tool_calls[{index}].arguments"), call.id)
+        for index, call in enumerate(message.tool_calls)
+    ]
     return Message(
         role=message.role,
         content=message.content,
         name=message.name,
-        tool_calls=[ToolCall(call.name, plain_json(call.arguments), call.id) for call in message.tool_calls],
+        tool_calls=calls,
         tool_call_id=message.tool_call_id,
     )
 

@@ -26,7 +26,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from tokenmill.v1 import generation_pb2 as tokenmill_dot_v1_dot_generation__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atokenmill/v1/gateway.proto\x12\x0ctokenmill.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1dtokenmill/v1/generation.proto\"\x1c\n\x0bTextPrompts\x12\r\n\x05texts\x18\x01 \x03(\t\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\"7\n\x0cTokenPrompts\x12\'\n\x07prompts\x18\x01 \x03(\x0b\x32\x16.tokenmill.v1.TokenIds\"\xa4\x04\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12,\n\x07prompts\x18\x02 \x01(\x0b\x32\x19.tokenmill.v1.TextPromptsH\x00\x12\x33\n\rtoken_prompts\x18\x03 \x01(\x0b\x32\x1a.tokenmill.v1.TokenPromptsH\x00\x12\x0e\n\x01n\x18\x04 \x01(\x05H\x01\x88\x01\x01\x12.\n\x08sampling\x18\x05 \x01(\x0b\x32\x1c.tokenmill.v1.SamplingParams\x12\x30\n\x08stopping\x18\x06 \x01(\x0b\x32\x1e.tokenmill.v1.StoppingCriteria\x12+\n\x06output\x18\x07 \x01(\x0b\x32\x1b.tokenmill.v1.OutputOptions\x12\x35\n\x0fresponse_format\x18\x08 \x01(\x0b\x32\x1c.tokenmill.v1.ResponseFormat\x12\x10\n\x08priority\x18\t \x01(\x05\x12\x12\n\ncache_salt\x18\n \x01(\t\x12\x1c\n\x14parse_special_tokens\x18\x0b \x01(\x08\x12\x1f\n\x12\x61\x64\x64_special_tokens\x18\x0c \x01(\x08H\x02\x88\x01\x01\x12#\n\x16truncate_prompt_tokens\x18\r \x01(\x05H\x03\x88\x01\x01\x42\x07\n\x05inputB\x04\n\x02_nB\x15\n\x13_add_special_tokensB\x19\n\x17_truncate_prompt_tokens\"P\n\x08ToolCall\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12*\n\targuments\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\"|\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12*\n\ntool_calls\x18\x04 \x03(\x0b\x32\x16.tokenmill.v1.ToolCall\x12\x14\n\x0ctool_call_id\x18\x05 \x01(\t\"V\n\x04Tool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12+\n\nparameters\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\"\x94\x05\n\x0b\x43hatRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12+\n\x08messages\x18\x02 \x03(\x0b\x32\x19.tokenmill.v1.ChatMessage\x12!\n\x05tools\x18\x03 \x03(\x0b\x32\x12.tokenmill.v1.Tool\x12\x30\n\x0ftemplate_kwargs\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\"\n\x15\x61\x64\x64_generation_prompt\x18\x05 \x01(\x08H\x00\x88\x01\x01\x12\x1e\n\x16\x63ontinue_final_message\x18\x06 \x01(\x08\x12\x0e\n\x01n\x18\x07 \x01(\x05H\x01\x88\x01\x01\x12.\n\x08sampling\x18\x08 \x01(\x0b\x32\x1c.tokenmill.v1.SamplingParams\x12\x30\n\x08stopping\x18\t \x01(\x0b\x32\x1e.tokenmill.v1.StoppingCriteria\x12+\n\x06output\x18\n \x01(\x0b\x32\x1b.tokenmill.v1.OutputOptions\x12\x35\n\x0fresponse_format\x18\x0b \x01(\x0b\x32\x1c.tokenmill.v1.ResponseFormat\x12\x10\n\x08priority\x18\x0c \x01(\x05\x12\x12\n\ncache_salt\x18\r \x01(\t\x12\x1c\n\x14parse_special_tokens\x18\x0e \x01(\x08\x12\x1f\n\x12\x61\x64\x64_special_tokens\x18\x0f \x01(\x08H\x02\x88\x01\x01\x12#\n\x16truncate_prompt_tokens\x18\x10 \x01(\x05H\x03\x88\x01\x01\x42\x18\n\x16_add_generation_promptB\x04\n\x02_nB\x15\n\x13_add_special_tokensB\x19\n\x17_truncate_prompt_tokens\"\x8e\x02\n\x06Output\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x11\n\ttoken_ids\x18\x03 \x03(\r\x12,\n\x08logprobs\x18\x04 \x03(\x0b\x32\x1a.tokenmill.v1.TokenLogprob\x12&\n\x06\x66inish\x18\x05 \x01(\x0b\x32\x14.tokenmill.v1.FinishH\x00\x12*\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x19.tokenmill.v1.OutputErrorH\x00\x12\"\n\x05usage\x18\x07 \x01(\x0b\x32\x13.tokenmill.v1.Usage\x12$\n\x06timing\x18\x08 \x01(\x0b\x32\x14.tokenmill.v1.TimingB\x08\n\x06result\"]\n\x10GenerateResponse\x12%\n\x07outputs\x18\x01 \x03(\x0b\x32\x14.tokenmill.v1.Output\x12\"\n\x05usage\x18\x02 \x01(\x0b\x32\x13.tokenmill.v1.Usage\"Y\n\x0c\x43hatResponse\x12%\n\x07outputs\x18\x01 \x03(\x0b\x32\x14.tokenmill.v1.Output\x12\"\n\x05usage\x18\x02 \x01(\x0b\x32\x13.tokenmill.v1.Usage\"\x8b\x01\n\x07Started\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12.\n\x08sampling\x18\x03 \x01(\x0b\x32\x1c.tokenmill.v1.SamplingParams\x12\x16\n\x0emax_new_tokens\x18\x04 \x03(\x05\x12\x15\n\rprompt_tokens\x18\x05 \x03(\x05\"e\n\x05\x44\x65lta\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x11\n\ttoken_ids\x18\x03 \x03(\r\x12,\n\x08logprobs\x18\x04 \x03(\x0b\x32\x1a.tokenmill.v1.TokenLogprob\"\x89\x01\n\x08\x46inished\x12\r\n\x05index\x18\x01 \x01(\x05\x12$\n\x06\x66inish\x18\x02 \x01(\x0b\x32\x14.tokenmill.v1.Finish\x12\"\n\x05usage\x18\x03 \x01(\x0b\x32\x13.tokenmill.v1.Usage\x12$\n\x06timing\x18\x04 \x01(\x0b\x32\x14.tokenmill.v1.Timing\"A\n\x06\x46\x61iled\x12\r\n\x05index\x18\x01 \x01(\x05\x12(\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x19.tokenmill.v1.OutputError\"\xc5\x01\n\x16StreamGenerateResponse\x12(\n\x07started\x18\x01 \x01(\x0b\x32\x15.tokenmill.v1.StartedH\x00\x12$\n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x13.tokenmill.v1.DeltaH\x00\x12*\n\x08\x66inished\x18\x03 \x01(\x0b\x32\x16.tokenmill.v1.FinishedH\x00\x12&\n\x06\x66\x61iled\x18\x04 \x01(\x0b\x32\x14.tokenmill.v1.FailedH\x00\x42\x07\n\x05\x65vent\"\xc1\x01\n\x12StreamChatResponse\x12(\n\x07started\x18\x01 \x01(\x0b\x32\x15.tokenmill.v1.StartedH\x00\x12$\n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x13.tokenmill.v1.DeltaH\x00\x12*\n\x08\x66inished\x18\x03 \x01(\x0b\x32\x16.tokenmill.v1.FinishedH\x00\x12&\n\x06\x66\x61iled\x18\x04 \x01(\x0b\x32\x14.tokenmill.v1.FailedH\x00\x42\x07\n\x05\x65vent\"}\n\x12\x43ountTokensRequest\x12\x31\n\x08generate\x18\x01 \x01(\x0b\x32\x1d.tokenmill.v1.GenerateRequestH\x00\x12)\n\x04\x63hat\x18\x02 \x01(\x0b\x32\x19.tokenmill.v1.ChatRequestH\x00\x42\t\n\x07request\"Z\n\x13\x43ountTokensResponse\x12\x15\n\rprompt_tokens\x18\x01 \x03(\x05\x12\x14\n\x0ctotal_tokens\x18\x02 \x01(\x05\x12\x16\n\x0e\x63ontext_length\x18\x03 \x01(\x05\"\xae\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x63ontext_length\x18\x02 \x01(\x05\x12\x17\n\x0fvocabulary_size\x18\x03 \x01(\x05\x12\x36\n\x10\x64\x65\x66\x61ult_sampling\x18\x04 \x01(\x0b\x32\x1c.tokenmill.v1.SamplingParams\x12\x1e\n\x16\x64\x65\x66\x61ult_max_new_tokens\x18\x05 \x01(\x05\x12\x15\n\reos_token_ids\x18\x06 \x03(\r\x12\x0c\n\x04\x63hat\x18\x07 \x01(\x08\x12\x14\n\x0cquantization\x18\x08 \x01(\t\x12\x1e\n\x16vocabulary_fingerprint\x18\t \x01(\t\x12\x1c\n\x14template_fingerprint\x18\n \x01(\t\x12\x15\n\rready_workers\x18\x0b \x01(\x05\"\x13\n\x11ListModelsRequest\"9\n\x12ListModelsResponse\x12#\n\x06models\x18\x01 \x03(\x0b\x32\x13.tokenmill.v1.Model\" \n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"6\n\x10GetModelResponse\x12\"\n\x05model\x18\x01 \x01(\x0b\x32\x13.tokenmill.v1.Model2\xb2\x04\n\x10InferenceService\x12I\n\x08Generate\x12\x1d.tokenmill.v1.GenerateRequest\x1a\x1e.tokenmill.v1.GenerateResponse\x12W\n\x0eStreamGenerate\x12\x1d.tokenmill.v1.GenerateRequest\x1a$.tokenmill.v1.StreamGenerateResponse0\x01\x12=\n\x04\x43hat\x12\x19.tokenmill.v1.ChatRequest\x1a\x1a.tokenmill.v1.ChatResponse\x12K\n\nStreamChat\x12\x19.tokenmill.v1.ChatRequest\x1a .tokenmill.v1.StreamChatResponse0\x01\x12R\n\x0b\x43ountTokens\x12 .tokenmill.v1.CountTokensRequest\x1a!.tokenmill.v1.CountTokensResponse\x12O\n\nListModels\x12\x1f.tokenmill.v1.ListModelsRequest\x1a .tokenmill.v1.ListModelsResponse\x12I\n\x08GetModel\x12\x1d.tokenmill.v1.GetModelRequest\x1a\x1e.tokenmill.v1.GetModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atokenmill/v1/gateway.proto\x12\x0ctokenmill.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1dtokenmill/v1/generation.proto\"\x1c\n\x0bTextPrompts\x12\r\n\x05texts\x18\x01 \x03(\t\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\"7\n\x0cTokenPrompts\x12\'\n\x07prompts\x18\x01 \x03(\x0b\x32\x16.tokenmill.v1.TokenIds\"\xa4\x04\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12,\n\x07prompts\x18\x02 \x01(\x0b\x32\x19.tokenmill.v1.TextPromptsH\x00\x12\x33\n\rtoken_prompts\x18\x03 \x01(\x0b\x32\x1a.tokenmill.v1.TokenPromptsH\x00\x12\x0e\n\x01n\x18\x04 \x01(\x05H\x01\x88\x01\x01\x12.\n\x08sampling\x18\x05 \x01(\x0b\x32\x1c.tokenmill.v1.SamplingParams\x12\x30\n\x08stopping\x18\x06 \x01(\x0b\x32\x1e.tokenmill.v1.StoppingCriteria\x12+\n\x06output\x18\x07 \x01(\x0b\x32\x1b.tokenmill.v1.OutputOptions\x12\x35\n\x0fresponse_format\x18\x08 \x01(\x0b\x32\x1c.tokenmill.v1.ResponseFormat\x12\x10\n\x08priority\x18\t \x01(\x05\x12\x12\n\ncache_salt\x18\n \x01(\t\x12\x1c\n\x14parse_special_tokens\x18\x0b \x01(\x08\x12\x1f\n\x12\x61\x64\x64_special_tokens\x18\x0c \x01(\x08H\x02\x88\x01\x01\x12#\n\x16truncate_prompt_tokens\x18\r \x01(\x05H\x03\x88\x01\x01\x42\x07\n\x05inputB\x04\n\x02_nB\x15\n\x13_add_special_tokensB\x19\n\x17_truncate_prompt_tokens\"7\n\x08ToolCall\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\targuments\x18\x03 \x01(\t\"|\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12*\n\ntool_calls\x18\x04 \x03(\x0b\x32\x16.tokenmill.v1.ToolCall\x12\x14\n\x0ctool_call_id\x18\x05 \x01(\t\"=\n\x04Tool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x12\n\nparameters\x18\x03 \x01(\t\"\x94\x05\n\x0b\x43hatRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12+\n\x08messages\x18\x02 \x03(\x0b\x32\x19.tokenmill.v1.ChatMessage\x12!\n\x05tools\x18\x03 \x03(\x0b\x32\x12.tokenmill.v1.Tool\x12\x30\n\x0ftemplate_kwargs\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\"\n\x15\x61\x64\x64_generation_prompt\x18\x05 \x01(\x08H\x00\x88\x01\x01\x12\x1e\n\x16\x63ontinue_final_message\x18\x06 \x01(\x08\x12\x0e\n\x01n\x18\x07 \x01(\x05H\x01\x88\x01\x01\x12.\n\x08sampling\x18\x08 \x01(\x0b\x32\x1c.tokenmill.v1.SamplingParams\x12\x30\n\x08stopping\x18\t \x01(\x0b\x32\x1e.tokenmill.v1.StoppingCriteria\x12+\n\x06output\x18\n \x01(\x0b\x32\x1b.tokenmill.v1.OutputOptions\x12\x35\n\x0fresponse_format\x18\x0b \x01(\x0b\x32\x1c.tokenmill.v1.ResponseFormat\x12\x10\n\x08priority\x18\x0c \x01(\x05\x12\x12\n\ncache_salt\x18\r \x01(\t\x12\x1c\n\x14parse_special_tokens\x18\x0e \x01(\x08\x12\x1f\n\x12\x61\x64\x64_special_tokens\x18\x0f \x01(\x08H\x02\x88\x01\x01\x12#\n\x16truncate_prompt_tokens\x18\x10 \x01(\x05H\x03\x88\x01\x01\x42\x18\n\x16_add_generation_promptB\x04\n\x02_nB\x15\n\x13_add_special_tokensB\x19\n\x17_truncate_prompt_tokens\"\x8e\x02\n\x06Output\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x11\n\ttoken_ids\x18\x03 \x03(\r\x12,\n\x08logprobs\x18\x04 \x03(\x0b\x32\x1a.tokenmill.v1.TokenLogprob\x12&\n\x06\x66inish\x18\x05 \x01(\x0b\x32\x14.tokenmill.v1.FinishH\x00\x12*\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x19.tokenmill.v1.OutputErrorH\x00\x12\"\n\x05usage\x18\x07 \x01(\x0b\x32\x13.tokenmill.v1.Usage\x12$\n\x06timing\x18\x08 \x01(\x0b\x32\x14.tokenmill.v1.TimingB\x08\n\x06result\"]\n\x10GenerateResponse\x12%\n\x07outputs\x18\x01 \x03(\x0b\x32\x14.tokenmill.v1.Output\x12\"\n\x05usage\x18\x02 \x01(\x0b\x32\x13.tokenmill.v1.Usage\"Y\n\x0c\x43hatResponse\x12%\n\x07outputs\x18\x01 \x03(\x0b\x32\x14.tokenmill.v1.Output\x12\"\n\x05usage\x18\x02 \x01(\x0b\x32\x13.tokenmill.v1.Usage\"\x8b\x01\n\x07Started\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12.\n\x08sampling\x18\x03 \x01(\x0b\x32\x1c.tokenmill.v1.SamplingParams\x12\x16\n\x0emax_new_tokens\x18\x04 \x03(\x05\x12\x15\n\rprompt_tokens\x18\x05 \x03(\x05\"e\n\x05\x44\x65lta\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x11\n\ttoken_ids\x18\x03 \x03(\r\x12,\n\x08logprobs\x18\x04 \x03(\x0b\x32\x1a.tokenmill.v1.TokenLogprob\"\x89\x01\n\x08\x46inished\x12\r\n\x05index\x18\x01 \x01(\x05\x12$\n\x06\x66inish\x18\x02 \x01(\x0b\x32\x14.tokenmill.v1.Finish\x12\"\n\x05usage\x18\x03 \x01(\x0b\x32\x13.tokenmill.v1.Usage\x12$\n\x06timing\x18\x04 \x01(\x0b\x32\x14.tokenmill.v1.Timing\"A\n\x06\x46\x61iled\x12\r\n\x05index\x18\x01 \x01(\x05\x12(\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x19.tokenmill.v1.OutputError\"\xc5\x01\n\x16StreamGenerateResponse\x12(\n\x07started\x18\x01 \x01(\x0b\x32\x15.tokenmill.v1.StartedH\x00\x12$\n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x13.tokenmill.v1.DeltaH\x00\x12*\n\x08\x66inished\x18\x03 \x01(\x0b\x32\x16.tokenmill.v1.FinishedH\x00\x12&\n\x06\x66\x61iled\x18\x04 \x01(\x0b\x32\x14.tokenmill.v1.FailedH\x00\x42\x07\n\x05\x65vent\"\xc1\x01\n\x12StreamChatResponse\x12(\n\x07started\x18\x01 \x01(\x0b\x32\x15.tokenmill.v1.StartedH\x00\x12$\n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x13.tokenmill.v1.DeltaH\x00\x12*\n\x08\x66inished\x18\x03 \x01(\x0b\x32\x16.tokenmill.v1.FinishedH\x00\x12&\n\x06\x66\x61iled\x18\x04 \x01(\x0b\x32\x14.tokenmill.v1.FailedH\x00\x42\x07\n\x05\x65vent\"}\n\x12\x43ountTokensRequest\x12\x31\n\x08generate\x18\x01 \x01(\x0b\x32\x1d.tokenmill.v1.GenerateRequestH\x00\x12)\n\x04\x63hat\x18\x02 \x01(\x0b\x32\x19.tokenmill.v1.ChatRequestH\x00\x42\t\n\x07request\"Z\n\x13\x43ountTokensResponse\x12\x15\n\rprompt_tokens\x18\x01 \x03(\x05\x12\x14\n\x0ctotal_tokens\x18\x02 \x01(\x05\x12\x16\n\x0e\x63ontext_length\x18\x03 \x01(\x05\"\xae\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x63ontext_length\x18\x02 \x01(\x05\x12\x17\n\x0fvocabulary_size\x18\x03 \x01(\x05\x12\x36\n\x10\x64\x65\x66\x61ult_sampling\x18\x04 \x01(\x0b\x32\x1c.tokenmill.v1.SamplingParams\x12\x1e\n\x16\x64\x65\x66\x61ult_max_new_tokens\x18\x05 \x01(\x05\x12\x15\n\reos_token_ids\x18\x06 \x03(\r\x12\x0c\n\x04\x63hat\x18\x07 \x01(\x08\x12\x14\n\x0cquantization\x18\x08 \x01(\t\x12\x1e\n\x16vocabulary_fingerprint\x18\t \x01(\t\x12\x1c\n\x14template_fingerprint\x18\n \x01(\t\x12\x15\n\rready_workers\x18\x0b \x01(\x05\"\x13\n\x11ListModelsRequest\"9\n\x12ListModelsResponse\x12#\n\x06models\x18\x01 \x03(\x0b\x32\x13.tokenmill.v1.Model\" \n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"6\n\x10GetModelResponse\x12\"\n\x05model\x18\x01 \x01(\x0b\x32\x13.tokenmill.v1.Model2\xb2\x04\n\x10InferenceService\x12I\n\x08Generate\x12\x1d.tokenmill.v1.GenerateRequest\x1a\x1e.tokenmill.v1.GenerateResponse\x12W\n\x0eStreamGenerate\x12\x1d.tokenmill.v1.GenerateRequest\x1a$.tokenmill.v1.StreamGenerateResponse0\x01\x12=\n\x04\x43hat\x12\x19.tokenmill.v1.ChatRequest\x1a\x1a.tokenmill.v1.ChatResponse\x12K\n\nStreamChat\x12\x19.tokenmill.v1.ChatRequest\x1a .tokenmill.v1.StreamChatResponse0\x01\x12R\n\x0b\x43ountTokens\x12 .tokenmill.v1.CountTokensRequest\x1a!.tokenmill.v1.CountTokensResponse\x12O\n\nListModels\x12\x1f.tokenmill.v1.ListModelsRequest\x1a .tokenmill.v1.ListModelsResponse\x12I\n\x08GetModel\x12\x1d.tokenmill.v1.GetModelRequest\x1a\x1e.tokenmill.v1.GetModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,45 +42,45 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GENERATEREQUEST']._serialized_start=218
   _globals['_GENERATEREQUEST']._serialized_end=766
   _globals['_TOOLCALL']._serialized_start=768
-  _globals['_TOOLCALL']._serialized_end=848
-  _globals['_CHATMESSAGE']._serialized_start=850
-  _globals['_CHATMESSAGE']._serialized_end=974
-  _globals['_TOOL']._serialized_start=976
-  _globals['_TOOL']._serialized_end=1062
-  _globals['_CHATREQUEST']._serialized_start=1065
-  _globals['_CHATREQUEST']._serialized_end=1725
-  _globals['_OUTPUT']._serialized_start=1728
-  _globals['_OUTPUT']._serialized_end=1998
-  _globals['_GENERATERESPONSE']._serialized_start=2000
-  _globals['_GENERATERESPONSE']._serialized_end=2093
-  _globals['_CHATRESPONSE']._serialized_start=2095
-  _globals['_CHATRESPONSE']._serialized_end=2184
-  _globals['_STARTED']._serialized_start=2187
-  _globals['_STARTED']._serialized_end=2326
-  _globals['_DELTA']._serialized_start=2328
-  _globals['_DELTA']._serialized_end=2429
-  _globals['_FINISHED']._serialized_start=2432
-  _globals['_FINISHED']._serialized_end=2569
-  _globals['_FAILED']._serialized_start=2571
-  _globals['_FAILED']._serialized_end=2636
-  _globals['_STREAMGENERATERESPONSE']._serialized_start=2639
-  _globals['_STREAMGENERATERESPONSE']._serialized_end=2836
-  _globals['_STREAMCHATRESPONSE']._serialized_start=2839
-  _globals['_STREAMCHATRESPONSE']._serialized_end=3032
-  _globals['_COUNTTOKENSREQUEST']._serialized_start=3034
-  _globals['_COUNTTOKENSREQUEST']._serialized_end=3159
-  _globals['_COUNTTOKENSRESPONSE']._serialized_start=3161
-  _globals['_COUNTTOKENSRESPONSE']._serialized_end=3251
-  _globals['_MODEL']._serialized_start=3254
-  _globals['_MODEL']._serialized_end=3556
-  _globals['_LISTMODELSREQUEST']._serialized_start=3558
-  _globals['_LISTMODELSREQUEST']._serialized_end=3577
-  _globals['_LISTMODELSRESPONSE']._serialized_start=3579
-  _globals['_LISTMODELSRESPONSE']._serialized_end=3636
-  _globals['_GETMODELREQUEST']._serialized_start=3638
-  _globals['_GETMODELREQUEST']._serialized_end=3670
-  _globals['_GETMODELRESPONSE']._serialized_start=3672
-  _globals['_GETMODELRESPONSE']._serialized_end=3726
-  _globals['_INFERENCESERVICE']._serialized_start=3729
-  _globals['_INFERENCESERVICE']._serialized_end=4291
+  _globals['_TOOLCALL']._serialized_end=823
+  _globals['_CHATMESSAGE']._serialized_start=825
+  _globals['_CHATMESSAGE']._serialized_end=949
+  _globals['_TOOL']._serialized_start=951
+  _globals['_TOOL']._serialized_end=1012
+  _globals['_CHATREQUEST']._serialized_start=1015
+  _globals['_CHATREQUEST']._serialized_end=1675
+  _globals['_OUTPUT']._serialized_start=1678
+  _globals['_OUTPUT']._serialized_end=1948
+  _globals['_GENERATERESPONSE']._serialized_start=1950
+  _globals['_GENERATERESPONSE']._serialized_end=2043
+  _globals['_CHATRESPONSE']._serialized_start=2045
+  _globals['_CHATRESPONSE']._serialized_end=2134
+  _globals['_STARTED']._serialized_start=2137
+  _globals['_STARTED']._serialized_end=2276
+  _globals['_DELTA']._serialized_start=2278
+  _globals['_DELTA']._serialized_end=2379
+  _globals['_FINISHED']._serialized_start=2382
+  _globals['_FINISHED']._serialized_end=2519
+  _globals['_FAILED']._serialized_start=2521
+  _globals['_FAILED']._serialized_end=2586
+  _globals['_STREAMGENERATERESPONSE']._serialized_start=2589
+  _globals['_STREAMGENERATERESPONSE']._serialized_end=2786
+  _globals['_STREAMCHATRESPONSE']._serialized_start=2789
+  _globals['_STREAMCHATRESPONSE']._serialized_end=2982
+  _globals['_COUNTTOKENSREQUEST']._serialized_start=2984
+  _globals['_COUNTTOKENSREQUEST']._serialized_end=3109
+  _globals['_COUNTTOKENSRESPONSE']._serialized_start=3111
+  _globals['_COUNTTOKENSRESPONSE']._serialized_end=3201
+  _globals['_MODEL']._serialized_start=3204
+  _globals['_MODEL']._serialized_end=3506
+  _globals['_LISTMODELSREQUEST']._serialized_start=3508
+  _globals['_LISTMODELSREQUEST']._serialized_end=3527
+  _globals['_LISTMODELSRESPONSE']._serialized_start=3529
+  _globals['_LISTMODELSRESPONSE']._serialized_end=3586
+  _globals['_GETMODELREQUEST']._serialized_start=3588
+  _globals['_GETMODELREQUEST']._serialized_end=3620
+  _globals['_GETMODELRESPONSE']._serialized_start=3622
+  _globals['_GETMODELRESPONSE']._serialized_end=3676
+  _globals['_INFERENCESERVICE']._serialized_start=3679
+  _globals['_INFERENCESERVICE']._serialized_end=4241
 # @@protoc_insertion_point(module_scope)

@@ -206,18 +206,16 @@ class ToolCall(_message.Message):
     """Joins the call with its result."""
     name: _builtins.str
     """The tool's name."""
-    @_builtins.property
-    def arguments(self) -> _struct_pb2.Struct:
-        """Its arguments."""
-
+    arguments: _builtins.str
+    """Its arguments: a JSON object, as JSON text. Empty: none."""
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         name: _builtins.str = ...,
-        arguments: _struct_pb2.Struct | None = ...,
+        arguments: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "id", b"id", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
@@ -278,18 +276,16 @@ class Tool(_message.Message):
     """Its name."""
     description: _builtins.str
     """What it does, for the model to read."""
-    @_builtins.property
-    def parameters(self) -> _struct_pb2.Struct:
-        """JSON Schema of its arguments."""
-
+    parameters: _builtins.str
+    """JSON Schema of its arguments, as JSON text. Empty: it takes none."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         description: _builtins.str = ...,
-        parameters: _struct_pb2.Struct | None = ...,
+        parameters: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["parameters", b"parameters"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "name", b"name", "parameters", b"parameters"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
@@ -347,7 +343,7 @@ class ChatRequest(_message.Message):
 
     @_builtins.property
     def template_kwargs(self) -> _struct_pb2.Struct:
-        """Further variables for the chat template, such as {"enable_thinking": false}."""
+        """Further variables for the chat template, such as {"enable_thinking": false}. Whole numbers arrive as integers."""
 
     @_builtins.property
     def sampling(self) -> _generation_pb2.SamplingParams:

@@ -44,7 +44,7 @@ class RowParams(_message.Message):
     min_new_tokens: _builtins.int
     """End-of-sequence and stop ids are not drawn before this many tokens. Default: 0."""
     seed: _builtins.int
-    """The row's own key of the counter-based draw. Not given: 0."""
+    """The row's own key of the counter-based draw. Not given: the worker's --seed."""
     generated_prefix: _builtins.int
     """How many trailing tokens of the row an earlier attempt already generated. They count for penalties, positions and
     max_new_tokens, and are not sent again. Range: 0 to the row's tokens - 1.
@@ -268,7 +268,7 @@ class RowEvent(_message.Message):
     ROW_FIELD_NUMBER: _builtins.int
     TOKENS_FIELD_NUMBER: _builtins.int
     FINISHED_FIELD_NUMBER: _builtins.int
-    ERROR_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
     row: _builtins.int
     """Which row of the tensor."""
     @_builtins.property
@@ -280,7 +280,7 @@ class RowEvent(_message.Message):
         """It ended normally."""
 
     @_builtins.property
-    def error(self) -> _generation_pb2.OutputError:
+    def failed(self) -> _generation_pb2.OutputError:
         """It alone failed."""
 
     def __init__(
@@ -289,13 +289,13 @@ class RowEvent(_message.Message):
         row: _builtins.int = ...,
         tokens: Global___RowEvent.Tokens | None = ...,
         finished: Global___RowEvent.Finished | None = ...,
-        error: _generation_pb2.OutputError | None = ...,
+        failed: _generation_pb2.OutputError | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "event", b"event", "finished", b"finished", "tokens", b"tokens"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "failed", b"failed", "finished", b"finished", "tokens", b"tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "event", b"event", "finished", b"finished", "row", b"row", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "failed", b"failed", "finished", b"finished", "row", b"row", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["tokens", "finished", "error"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["tokens", "finished", "failed"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -351,9 +351,9 @@ class LoadProgress(_message.Message):
     STAGE_FIELD_NUMBER: _builtins.int
     FRACTION_FIELD_NUMBER: _builtins.int
     stage: _builtins.str
-    """"loading", "quantizing", "self-test", "warm-up", "ready" or "failed"."""
+    """For people: "checking files", "loading weights", "quantizing", "preparing", "testing" or "ready"."""
     fraction: _builtins.float
-    """Of the stage, 0 to 1."""
+    """Of the whole load, 0 to 1; never falls."""
     def __init__(
         self,
         *,

@@ -61,7 +61,7 @@ class WorkerServiceServicer:
 
         The call is the request: ending it, in whatever way, aborts every row and frees everything. The first message is
         `start`; later ones only `stop_row`; closing the sending side means that no more stops will come. Every row ends
-        with exactly one `finished` or `error`; a row among several that fails alone leaves the others undisturbed, and a
+        with exactly one `finished` or `failed`; a row among several that fails alone leaves the others undisturbed, and a
         call with a single row ends with the gRPC status instead. Initial metadata leaves with the first event, not before.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -38,7 +38,7 @@ class WorkerServiceStub:
 
     The call is the request: ending it, in whatever way, aborts every row and frees everything. The first message is
     `start`; later ones only `stop_row`; closing the sending side means that no more stops will come. Every row ends
-    with exactly one `finished` or `error`; a row among several that fails alone leaves the others undisturbed, and a
+    with exactly one `finished` or `failed`; a row among several that fails alone leaves the others undisturbed, and a
     call with a single row ends with the gRPC status instead. Initial metadata leaves with the first event, not before.
     """
     GetWorker: _grpc.UnaryUnaryMultiCallable[_worker_pb2.GetWorkerRequest, _worker_pb2.GetWorkerResponse]
@@ -56,7 +56,7 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
 
     The call is the request: ending it, in whatever way, aborts every row and frees everything. The first message is
     `start`; later ones only `stop_row`; closing the sending side means that no more stops will come. Every row ends
-    with exactly one `finished` or `error`; a row among several that fails alone leaves the others undisturbed, and a
+    with exactly one `finished` or `failed`; a row among several that fails alone leaves the others undisturbed, and a
     call with a single row ends with the gRPC status instead. Initial metadata leaves with the first event, not before.
     """
     GetWorker: _aio.UnaryUnaryMultiCallable[_worker_pb2.GetWorkerRequest, _worker_pb2.GetWorkerResponse]  # type: ignore[assignment]
@@ -77,7 +77,7 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
 
         The call is the request: ending it, in whatever way, aborts every row and frees everything. The first message is
         `start`; later ones only `stop_row`; closing the sending side means that no more stops will come. Every row ends
-        with exactly one `finished` or `error`; a row among several that fails alone leaves the others undisturbed, and a
+        with exactly one `finished` or `failed`; a row among several that fails alone leaves the others undisturbed, and a
         call with a single row ends with the gRPC status instead. Initial metadata leaves with the first event, not before.
         """
 
