@@ -68,9 +68,9 @@ class TokenizerTier:
         return token_id
 
     def model(self, **given: Any) -> FakeModel:
-        """What the fake engine pretends to be: a model of this vocabulary, which never ends by itself."""
+        """What the fake engine pretends to be: a model of this vocabulary; unless given, no token ends its outputs."""
         vocabulary_size = max(self.tokenizer.get_vocab().values()) + 1
-        return FakeModel(**({"vocabulary_size": vocabulary_size, "eos_token_ids": frozenset({self.eos_id})} | given))
+        return FakeModel(**({"vocabulary_size": vocabulary_size} | given))
 
     @asynccontextmanager
     async def held(self) -> AsyncIterator[None]:
