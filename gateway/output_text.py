@@ -23,9 +23,6 @@ class Step(NamedTuple):
     stop_string: str | None = None  # the match that ends the output here
 
 
-_NOTHING = Step("", [])
-
-
 class OutputText:
     """The text of one output. Owned by the task that reads the output's ids.
 
@@ -43,14 +40,14 @@ class OutputText:
     def push(self, ids: Sequence[int]) -> Step:
         """Append ids; after a match they are ignored."""
         if self._ended:
-            return _NOTHING
+            return Step("", [])
         self._undecided += ids
         return self._step(self._detokenizer.push(ids), self._detokenizer.settled_tokens)
 
     def finish(self) -> Step:
         """No ids will follow, whatever the reason: the rest of text and ids. Even this may complete a match."""
         if self._ended:
-            return _NOTHING
+            return Step("", [])
         step = self._step(self._detokenizer.flush(), self._tokens + len(self._undecided))
         self._ended = True
         return step if step.stop_string else step._replace(text=step.text + self._matcher.flush())
