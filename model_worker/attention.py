@@ -124,7 +124,8 @@ def _attend_spelled_out(rows: torch.Tensor, keys: torch.Tensor, values: torch.Te
     scores = (torch.bmm(query, keys[0].transpose(1, 2)) * scaling).view(kv_heads, group, length, -1)
     if options.softcap is not None:
         scores = torch.tanh(scores / options.softcap) * options.softcap
-    scores = scores + layout.mask(span, options.window, scores.dtype)
+    if span.length > 1:
+        scores = scores + layout.mask(span, options.window, scores.dtype)
     if options.sinks is not None:
         sinks = options.sinks.to(scores.dtype).view(kv_heads, group, 1, 1).expand(kv_heads, group, length, 1)
         scores = torch.cat((scores, sinks), dim=-1)

@@ -16,7 +16,7 @@ Ids = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """One segment's place.
+    """The place of a segment, or of a part of one.
 
     Rows `[row, row + length)` of the step are positions `[position, position + length)` of its sequence, whose K/V
     begin at token `origin` of the arena.
@@ -32,19 +32,21 @@ class StepLayout:
     """All segments of one step laid end to end, without padding, as a batch of one row of T tokens.
 
     `input_ids` and `position_ids` are int64 [1, T], `slots` int64 [T] (where each token's K/V go), `last_rows` int64
-    [segments] (the row of each segment's last token).
+    [segments] (the row of each segment's last token). `spans` are what attention computes at a time: the segments,
+    or with `token_by_token` every token by itself. The kernels round a token among others differently than alone.
     """
 
-    def __init__(self, segments: Sequence[Segment], device: torch.device) -> None:
+    def __init__(self, segments: Sequence[Segment], device: torch.device, *, token_by_token: bool = False) -> None:
         assert segments
-        self.spans = _spans(segments)
-        positions = np.concatenate([np.arange(span.position, span.position + span.length) for span in self.spans])
-        origins = np.repeat([span.origin for span in self.spans], [span.length for span in self.spans])
+        spans = _spans(segments)
+        positions = np.concatenate([np.arange(span.position, span.position + span.length) for span in spans])
+        origins = np.repeat([span.origin for span in spans], [span.length for span in spans])
         ids = np.concatenate([_ids(segment) for segment in segments])
         self.input_ids = torch.from_numpy(ids).to(device).unsqueeze(0)
         self.position_ids = torch.from_numpy(positions).to(device).unsqueeze(0)
         self.slots = torch.from_numpy(origins + positions).to(device)
-        self.last_rows = torch.tensor([span.row + span.length - 1 for span in self.spans], device=device)
+        self.last_rows = torch.tensor([span.row + span.length - 1 for span in spans], device=device)
+        self.spans = [token for span in spans for token in _tokens(span)] if token_by_token else spans
         self._histories: dict[int | None, list[tuple[int, int]]] = {}
         self._masks: dict[tuple[Span, int | None, torch.dtype], torch.Tensor] = {}
 
@@ -90,6 +92,10 @@ def _spans(segments: Sequence[Segment]) -> list[Span]:
         spans.append(Span(row, segment.length, segment.start, extent.start))
         row += segment.length
     return spans
+
+
+def _tokens(span: Span) -> list[Span]:
+    return [Span(span.row + i, 1, span.position + i, span.origin) for i in range(span.length)]
 
 
 def _ids(segment: Segment) -> Ids:

@@ -27,6 +27,10 @@ class TransformersEngine:
     def __init__(self, model: PreTrainedModel, layers: Mapping[nn.Module, LayerShape], spec: EngineSpec) -> None:
         self.spec = spec
         self._model = model
+        # int8 layers give each token the same bits whatever runs beside it, but turn the last bit that attention
+        # rounds differently into a whole step. Token by token attention keeps the row's text the same in any batch
+        # and any chunking. It slows long prompts down; on a GPU, where each token would be a kernel, it is not done.
+        self._token_by_token = spec.quantization == "int8" and spec.device == "cpu"
         with _named_out_of_memory():
             self._storage = KvStorage(list(layers.values()), spec.kv_capacity_tokens)
         self._attention = RaggedAttention(dict(zip(layers, self._storage.layers, strict=True)))
@@ -69,7 +73,7 @@ class TransformersEngine:
             torch.cuda.empty_cache()
 
     def _last_logits(self, segments: Sequence[Segment], wanted: list[int]) -> torch.Tensor:
-        layout = StepLayout(segments, self._model.device)
+        layout = StepLayout(segments, self._model.device, token_by_token=self._token_by_token)
         with self._attention.during(layout):
             output = self._model(
                 input_ids=layout.input_ids,

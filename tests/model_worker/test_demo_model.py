@@ -1,8 +1,10 @@
 """The demo model under every scheme that runs on a CPU: it loads, passes its self-test and still knows its capitals."""
 
 import pytest
+import torch
 from tokenizers import Tokenizer
 
+from model_worker.engine import Segment
 from model_worker.loader import LoadSettings, load_engine
 from model_worker.sequence import Extent
 from tests.model_worker.tiny_models import Row, drive, sequence_of
@@ -24,3 +26,24 @@ def test_the_capital_of_france_survives_quantization(demo_model, quantization):
     answer = tokenizer.decode(ids)
     print(f"{quantization}: {answer!r}")
     assert "Paris" in answer
+
+
+@pytest.mark.timeout(300)
+def test_an_int8_answer_has_the_same_bits_alone_and_among_others_in_chunks(demo_model):
+    tokenizer = Tokenizer.from_file(str(demo_model / "tokenizer.json"))
+    text = (demo_model / "config.json").read_text()
+    prompts = [tokenizer.encode(text[start:]).ids[: 20 + 7 * start] for start in range(4)]
+    settings = LoadSettings(model=demo_model, device="cpu", quantization="int8", kv_cache_memory=2**26, threads=1)
+    engine = load_engine(settings, lambda _: None)
+    try:
+        alone = [
+            engine.last_logits([Segment(sequence_of(prompt, Extent(0, 64)), 0, len(prompt), draws=False)])[0]
+            for prompt in prompts
+        ]
+        rows = [sequence_of(prompt, Extent(64 * index, 64)) for index, prompt in enumerate(prompts)]
+        engine.last_logits([Segment(row, 0, 13, draws=False) for row in rows])
+        engine.last_logits([Segment(row, 13, len(row.ids) - 14, draws=False) for row in rows])
+        together = engine.last_logits([Segment(row, len(row.ids) - 1, 1, draws=False) for row in rows])
+    finally:
+        engine.close()
+    assert torch.equal(together, torch.stack(alone))

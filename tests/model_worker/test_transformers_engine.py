@@ -5,9 +5,11 @@ import weakref
 
 import pytest
 import torch
+from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from model_worker.attention_probe import probe_layers
 from model_worker.engine import Draw, EngineSpec, OutOfMemory, RowFailure, Segment
+from model_worker.quantization import quantize_to_int8
 from model_worker.sequence import Extent, SamplingParams
 from model_worker.transformers_engine import TransformersEngine
 from tests.model_worker.tiny_models import (
@@ -171,3 +173,27 @@ def test_a_failed_row_is_an_outcome_not_an_exception():
     with engine_for(model) as engine:
         [outcome] = engine.step([Segment(sequence_of([5], Extent(0, 4), SAMPLED), 0, 1, draws=True)])
     assert isinstance(outcome, RowFailure)
+
+
+@pytest.mark.parametrize("softcap", [None, 5.0])  # the fused kernel, and attention spelled out
+def test_an_int8_row_has_the_same_bits_alone_in_any_batch_and_any_chunking(softcap):
+    torch.manual_seed(0)
+    config = FAMILIES["gemma2"]()
+    config.update({"hidden_size": 128, "intermediate_size": 128, "head_dim": 64, "attn_logit_softcapping": softcap})
+    model = AutoModelForCausalLM.from_config(config).eval()
+    quantize_to_int8(model, torch.device("cpu"), lambda _: None)
+    prompt = prompt_of(120, 1)
+
+    def bits(engine: TransformersEngine, chunk: int, neighbours: int) -> torch.Tensor:
+        row = sequence_of(prompt, Extent(0, 120))
+        others = [sequence_of(prompt_of(120, 2 + i), Extent(120 * (i + 1), 120)) for i in range(neighbours)]
+        for start in range(0, 120, chunk):
+            engine.last_logits([Segment(s, start, chunk, draws=False) for s in [*others, row]])
+        return engine._storage.layers[1].keys[:120].clone()
+
+    with engine_for(model, quantization="int8") as engine:
+        alone = bits(engine, chunk=120, neighbours=0)
+        for chunk, neighbours in [(1, 0), (5, 0), (120, 3), (8, 7)]:
+            assert torch.equal(bits(engine, chunk, neighbours), alone)
+    with engine_for(model) as engine:  # the same without what int8 does about it, to see that the test would notice
+        assert not torch.equal(bits(engine, 5, 0), bits(engine, 120, 0))

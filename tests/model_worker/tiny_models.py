@@ -93,7 +93,9 @@ def tiny_model(family: str, dtype: torch.dtype = torch.float64) -> PreTrainedMod
 
 
 @contextmanager
-def engine_for(model: PreTrainedModel, capacity: int = 1024) -> Iterator[TransformersEngine]:
+def engine_for(
+    model: PreTrainedModel, capacity: int = 1024, quantization: str = "none"
+) -> Iterator[TransformersEngine]:
     """Put an engine around `model` and take it off again."""
     layers = probe_layers(model)
     spec = EngineSpec(
@@ -104,7 +106,7 @@ def engine_for(model: PreTrainedModel, capacity: int = 1024) -> Iterator[Transfo
         eos_token_ids=frozenset({EOS}),
         device="cpu",
         dtype=str(model.dtype).removeprefix("torch."),
-        quantization="none",
+        quantization=quantization,
     )
     engine = TransformersEngine(model, layers, spec)
     try:
