@@ -165,6 +165,14 @@ def test_a_prompt_that_ends_inside_a_character_gives_the_character_to_the_output
     assert spans == [("😀", 1)]
 
 
+def test_a_prompt_that_ends_inside_a_run_gives_the_whole_run_to_the_first_tokens_of_the_output() -> None:
+    # Half a character made all of the prompt's run U+FFFD; with the other half all of it is text that was not there.
+    artefact = family("byte-fallback")
+    run = byte_ids(artefact, "你们好".encode())
+    spans = spans_of(artefact, ids_of(artefact, "▁The") + run[:7], [run[7:]])
+    assert spans == [("你", 1), ("们", 1), ("好", 2)]
+
+
 def test_without_ids_there_is_no_text_even_after_half_a_character() -> None:
     artefact = family("byte-fallback")
     tail = ids_of(artefact, "▁The") + byte_ids(artefact, b"\xe4\xbd")

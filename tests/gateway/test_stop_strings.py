@@ -89,6 +89,7 @@ def test_skipped_matches_are_text_but_a_match_may_begin_in_skipped_text() -> Non
 
 
 def test_after_a_skipped_match_only_what_can_still_match_is_held() -> None:
+    assert StopMatcher(StopStrings(["ab"])).skip("xab") == "xab"
     matcher = StopMatcher(StopStrings(["aba", "abac"]))
     assert matcher.skip("xaba") == "x"
     assert matcher.push("b").text == "ab"
