@@ -74,11 +74,11 @@ def test_causes_that_form_a_circle_end():
 def test_the_level_is_ours_and_libraries_warn_only(capsys):
     log.configure("console", "debug")
     LOGGER.debug("ours")
-    logging.getLogger("transformers").info("theirs")
-    logging.getLogger("transformers").warning("their warning")
+    logging.getLogger("some_library").info("theirs")
+    logging.getLogger("some_library").warning("their warning")
     assert [line.rpartition(": ")[2] for line in capsys.readouterr().err.splitlines()] == ["ours", "their warning"]
     log.configure("console", "error")
-    logging.getLogger("transformers").warning("their warning")
+    logging.getLogger("some_library").warning("their warning")
     assert capsys.readouterr().err == ""
 
 
