@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 from rpc.lifecycle import Server
+from rpc.running_calls import RunningCalls
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from rpc.lifecycle import Service
+    from rpc.running_calls import RunningCall
     from rpc.settings import ServiceSettings
 
 
@@ -34,11 +36,40 @@ async def ready(service: Service, settings: ServiceSettings) -> AsyncIterator[Ru
         yield server
 
 
+class ObservedCalls(RunningCalls):
+    """The RPCs of a server, for tests that wait until so many run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._changed = asyncio.Event()
+
+    @contextmanager
+    def entered(self, *, is_work: bool) -> Iterator[RunningCall]:
+        try:
+            with super().entered(is_work=is_work) as call:
+                self._changed.set()
+                yield call
+        finally:
+            self._changed.set()
+
+    @property
+    def working(self) -> set[asyncio.Task[object]]:
+        """The tasks of those that do work."""
+        return {call.task for call in self._calls if call.is_work}
+
+    async def are(self, count: int) -> None:
+        """Return once `count` calls do work."""
+        while len(self.working) != count:
+            self._changed.clear()
+            await self._changed.wait()
+
+
 class RunningServer(Server):
-    """A server whose whole life is the task `life`."""
+    """A server whose whole life is the task `life`; `calls` are the RPCs it is handling."""
 
     def __init__(self, service: Service, settings: ServiceSettings) -> None:
         super().__init__(service, settings)
+        self.calls = self._interceptor.running = ObservedCalls()
         self.life = asyncio.create_task(self.run())
 
 

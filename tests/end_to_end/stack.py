@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -72,23 +73,24 @@ class TokenizerTier:
         vocabulary_size = max(self.tokenizer.get_vocab().values()) + 1
         return FakeModel(**({"vocabulary_size": vocabulary_size} | given))
 
-    @asynccontextmanager
-    async def held(self) -> AsyncIterator[None]:
-        """Encode nothing until the body is over: its one thread is busy."""
-        held, let_go = asyncio.Event(), asyncio.Event()
-        loop = asyncio.get_running_loop()
 
-        def hold() -> None:
-            loop.call_soon_threadsafe(held.set)
-            asyncio.run_coroutine_threadsafe(let_go.wait(), loop).result()
+@asynccontextmanager
+async def held(service: TokenizerService) -> AsyncIterator[None]:
+    """Nothing is encoded until the body is over: the one thread of `service` is busy."""
+    holding, let_go = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
 
-        holding = asyncio.create_task(self.service._pool.run(hold))
-        await held.wait()
-        try:
-            yield
-        finally:
-            let_go.set()
-            await holding
+    def hold() -> None:
+        loop.call_soon_threadsafe(holding.set)
+        let_go.wait()
+
+    work = asyncio.create_task(service._pool.run(hold))
+    await holding.wait()
+    try:
+        yield
+    finally:
+        let_go.set()
+        await work
 
 
 @asynccontextmanager
@@ -176,11 +178,11 @@ async def running_stack(
 
 
 @asynccontextmanager
-async def gated_stack(tier: TokenizerTier, gate: Gate, **given: Any) -> AsyncIterator[Stack]:
+async def gated_stack(tier: TokenizerTier, gate: Gate, *faults: Fault, **given: Any) -> AsyncIterator[Stack]:
     """A stack whose engine stands at `gate` before each step, the warm-up's one step apart; opened at the end."""
     gate.allow(1)
     async with AsyncExitStack() as stack:
-        running = await stack.enter_async_context(running_stack(tier, gate, **given))
+        running = await stack.enter_async_context(running_stack(tier, gate, *faults, **given))
         stack.callback(gate.open)
         yield running
 
@@ -198,8 +200,3 @@ def address(server: RunningServer) -> str:
 def open_channel(server: RunningServer) -> grpc.aio.Channel:
     """A channel as any caller opens one: nothing is set."""
     return grpc.aio.insecure_channel(address(server))
-
-
-def calls_of(server: RunningServer) -> set[asyncio.Task[object]]:
-    """The tasks of the RPCs that do work at `server` now."""
-    return {call.task for call in server._interceptor.running._calls if call.is_work}

@@ -14,7 +14,7 @@ from rpc.status import to_seconds
 from tests.end_to_end.expectation import expect
 from tests.end_to_end.heard import hear
 from tests.end_to_end.requests import FinishReason, Stopping, generate, generate_tokens
-from tests.end_to_end.stack import gated_stack, reached, running_stack
+from tests.end_to_end.stack import gated_stack, held, reached, running_stack
 from tokenmill.v1 import gateway_pb2
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ class TestTimeLimit:
 
     async def test_while_tokenizing_it_ends_with_nothing_and_nothing_reaches_the_worker(self, stack: Stack) -> None:
         before = (await stack.idle()).step
-        async with stack.tier.held():
+        async with held(stack.tier.service):
             answer = await stack.gateway.Generate(generate("a text", stopping=Stopping(time_limit=SHORT)))
         assert answer.outputs[0].finish.reason == FinishReason.FINISH_REASON_TIME_LIMIT
         assert answer.outputs[0].text == ""
