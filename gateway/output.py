@@ -20,7 +20,7 @@ from gateway.generation import (
     Timing,
     Usage,
 )
-from gateway.output_text import OutputText, Step
+from gateway.text.output_text import OutputText, Step
 
 NOTHING_FROM_WORKER = RowFinished(0, FinishReason.STOP_STRING, None, Usage(), Timing())
 

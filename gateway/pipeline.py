@@ -15,9 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.admission import Admission
-from gateway.artefact import TokenizerArtefact
 from gateway.deadline import Deadline
-from gateway.detokenizer import Detokenizer
 from gateway.generation import (
     EncodedPrompts,
     Event,
@@ -33,9 +31,11 @@ from gateway.generation import (
 from gateway.mailbox import merged
 from gateway.models import ServedModel
 from gateway.output import Output
-from gateway.output_text import OutputText
 from gateway.row_plan import RowPlan, effective_sampling, plan_rows
-from gateway.stop_strings import StopMatcher, StopStrings
+from gateway.text.artefact import TokenizerArtefact
+from gateway.text.detokenizer import Detokenizer
+from gateway.text.output_text import OutputText
+from gateway.text.stop_strings import StopMatcher, StopStrings
 from rpc.errors import ServiceError, internal
 from rpc.seeds import mix64
 

@@ -13,10 +13,10 @@ from typing import TypeAlias, TypeVar, cast
 
 import grpc
 
-from gateway.artefact import ArtefactCache, TokenizerArtefact
 from gateway.deadline import Deadline
 from gateway.generation import EncodedPrompts, Generation
 from gateway.models import ServedModel
+from gateway.text.artefact import ArtefactCache, TokenizerArtefact
 from rpc import log
 from rpc.call_record import REQUEST_ID_KEY, current_request_id
 from rpc.errors import ServiceError, internal, unavailable, vocabulary_mismatch

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 
 from grpc import StatusCode
 
+from model_worker.batching.load import LoadSnapshot
+from model_worker.batching.refusals import CapacityExceeded, QueueFull, Refusal, RequestFailed
+from model_worker.batching.row_events import FailedEvent, FinishedEvent, RowEvent, Timing, TokensEvent, Usage
 from model_worker.engine import GenerationDefaults
-from model_worker.load import LoadSnapshot
-from model_worker.refusals import CapacityExceeded, QueueFull, Refusal, RequestFailed
-from model_worker.row_events import FailedEvent, FinishedEvent, RowEvent, Timing, TokensEvent, Usage
 from rpc.errors import ServiceError, invalid_field, queue_full, unavailable
 from rpc.status import to_duration, to_output_error
 from rpc.token_tensors import pack_ids

@@ -6,10 +6,10 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from model_worker.capacity import check_capacity
+from model_worker.batching.capacity import check_capacity
+from model_worker.batching.inbox import SubmittedRow
+from model_worker.batching.refusals import CapacityExceeded
 from model_worker.engine import EngineSpec
-from model_worker.inbox import SubmittedRow
-from model_worker.refusals import CapacityExceeded
 from model_worker.sequence import RowParams, SamplingParams
 from rpc.errors import invalid_field, unknown_model, vocabulary_mismatch
 from rpc.generation_params import (

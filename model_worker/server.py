@@ -14,15 +14,15 @@ from typing import TypeVar, cast
 
 import grpc
 
+from model_worker.batching.generation_loop import GenerationLoop
+from model_worker.batching.refusals import RequestFailed
+from model_worker.batching.scheduler import SchedulerLimits
 from model_worker.engine import Engine
-from model_worker.engines import load_engine
-from model_worker.generation_loop import GenerationLoop
-from model_worker.load_errors import LoadError
-from model_worker.load_progress import LoadProgress, ProgressDisplay
+from model_worker.engines.choice import load_engine
+from model_worker.loading.load_errors import LoadError
+from model_worker.loading.load_progress import LoadProgress, ProgressDisplay
 from model_worker.messages import defaults_message
-from model_worker.refusals import RequestFailed
 from model_worker.row_requests import ServedModel
-from model_worker.scheduler import SchedulerLimits
 from model_worker.sequence import RowParams
 from model_worker.servicer import Generating, WorkerServicer
 from model_worker.settings import WorkerSettings

@@ -10,12 +10,12 @@ from typing import Any
 
 import grpc
 
-from model_worker.generation_loop import GenerationLoop
-from model_worker.load_progress import LoadProgress
+from model_worker.batching.generation_loop import GenerationLoop
+from model_worker.batching.row_events import FailedEvent, FinishedEvent
+from model_worker.batching.token_stream import TokenStream
+from model_worker.loading.load_progress import LoadProgress
 from model_worker.messages import events_message, load_report, named_errors, row_error
-from model_worker.row_events import FailedEvent, FinishedEvent
 from model_worker.row_requests import ServedModel, rows_from
-from model_worker.token_stream import TokenStream
 from rpc.call_record import count_tokens
 from rpc.errors import ServiceError, invalid_field, unavailable
 from tokenmill.v1 import worker_pb2, worker_pb2_grpc

@@ -31,11 +31,17 @@ class Import:
 
 @dataclass(frozen=True)
 class OnlyIn:
-    """Inside `package`, only `modules` may import `libraries`."""
+    """Inside `package`, only `modules` (or all modules of a folder named there) may import `libraries`."""
 
     package: str
     libraries: AbstractSet[str]
     modules: AbstractSet[str]
+
+    def forbids(self, statement: Import) -> bool:
+        """Whether `statement` is an import of such a library from elsewhere in the package."""
+        package, _, module = statement.importer.partition(".")
+        allowed = module in self.modules or module.partition(".")[0] in self.modules
+        return package == self.package and statement.library in self.libraries and not allowed
 
 
 def imports_of(folder: Path, package: str) -> Iterator[Import]:
@@ -66,7 +72,6 @@ def violations(
             found += [
                 f"{statement}: in {package} only {', '.join(sorted(rule.modules))} may"
                 for rule in only_in
-                if rule.package == package and statement.library in rule.libraries
-                if statement.importer.removeprefix(f"{package}.") not in rule.modules
+                if rule.forbids(statement)
             ]
     return found

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tokenizer_service.control.marks import Json
 from tokenizer_service.errors import InvalidInput
-from tokenizer_service.marks import Json
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from tokenizers import Encoding
 
 from tokenizer_service.chat import Chat
-from tokenizer_service.chat_rendering import ChatRendering, Renderer
-from tokenizer_service.control_text import ControlText
-from tokenizer_service.control_tokens import ControlTokens
+from tokenizer_service.control.control_text import ControlText
+from tokenizer_service.control.control_tokens import ControlTokens
 from tokenizer_service.errors import InvalidInput
 from tokenizer_service.loaded_tokenizer import LoadedTokenizer
+from tokenizer_service.templates.chat_rendering import ChatRendering, Renderer
 from tokenizer_service.work_pool import WorkPool
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from tokenizer_service.chat_templates import ChatTemplates
 from tokenizer_service.errors import TokenizerFolderError
+from tokenizer_service.templates.chat_templates import ChatTemplates
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,11 +17,11 @@ from tokenizer_service.decoder import Decoder
 from tokenizer_service.encoder import EncodeOptions, Encoder
 from tokenizer_service.errors import NoChatTemplate, TemplateError, TokenizerFolderError
 from tokenizer_service.loaded_tokenizer import load_tokenizer
-from tokenizer_service.render_limits import RenderLimits
 from tokenizer_service.served_tokenizers import ServedTokenizer, ServedTokenizers, named_folders
 from tokenizer_service.servicer import TokenizerServicer
 from tokenizer_service.settings import TokenizerSettings
-from tokenizer_service.template_renderer import TemplateRenderer
+from tokenizer_service.templates.render_limits import RenderLimits
+from tokenizer_service.templates.template_renderer import TemplateRenderer
 from tokenizer_service.work_pool import WorkPool
 from tokenmill.v1 import tokenizer_pb2, tokenizer_pb2_grpc
 

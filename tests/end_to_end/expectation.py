@@ -6,8 +6,8 @@ from array import array
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gateway.artefact import PROMPT_TAIL_TOKENS
-from gateway.detokenizer import decode_output
+from gateway.text.artefact import PROMPT_TAIL_TOKENS
+from gateway.text.detokenizer import decode_output
 from model_worker.sequence import FinishReason, RowParams, SamplingParams
 from tests.model_worker.generation_support import expected
 

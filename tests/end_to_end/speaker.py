@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from model_worker.fake_engine import FakeModel
+from model_worker.engines.fake_engine import FakeModel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +25,7 @@ class Speaker(FakeModel):
         return script[sequence.generated_tokens % len(script)]
 
 
-def speaker(tier: TokenizerTier, *scripts: Sequence[int]) -> Speaker:
+def speaker(tier: TokenizerTier, *scripts: Sequence[int], **given: int) -> Speaker:
     """A model of the tier's vocabulary with these scripts."""
-    return Speaker(vocabulary_size=tier.model().vocabulary_size, scripts=tuple(map(tuple, scripts)))
+    vocabulary_size = tier.model().vocabulary_size
+    return Speaker(vocabulary_size=vocabulary_size, scripts=tuple(map(tuple, scripts)), **given)

@@ -13,7 +13,7 @@ import grpc
 
 from gateway.server import GatewayService
 from gateway.settings import GatewaySettings
-from model_worker.fake_engine import FakeEngine, FakeModel
+from model_worker.engines.fake_engine import FakeEngine, FakeModel
 from model_worker.server import WorkerService
 from model_worker.settings import WorkerSettings
 from tests.serving import ready
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from tokenizers import Tokenizer
 
-    from model_worker.fake_faults import Fault, Gate
+    from model_worker.engines.fake_faults import Fault, Gate
     from tests.serving import RunningServer
 
 NAME = "tiny"

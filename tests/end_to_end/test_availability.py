@@ -12,8 +12,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gateway.server import GatewayService
 from gateway.settings import GatewaySettings
-from model_worker.fake_engine import FakeEngine
-from model_worker.fake_faults import Gate, raise_at
+from model_worker.engines.fake_engine import FakeEngine
+from model_worker.engines.fake_faults import Gate, raise_at
 from model_worker.server import WorkerService
 from model_worker.settings import WorkerSettings
 from rpc.health import NOT_SERVING, READINESS, SERVING

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 
-from model_worker.fake_faults import Gate
+from model_worker.engines.fake_faults import Gate
 from rpc.call import Call
 from tests.end_to_end.requests import Stopping, chat, generate, generate_tokens
 from tests.end_to_end.stack import gated_stack, held, reached

@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 from google.protobuf.duration_pb2 import Duration
 
-from model_worker.fake_faults import Gate, seconds_per_step
+from model_worker.engines.fake_faults import Gate, seconds_per_step
 from rpc.seeds import mix64
 from rpc.status import to_seconds
 from tests.end_to_end.expectation import expect

@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 from tokenizers.pre_tokenizers import ByteLevel
 
-from model_worker.fake_faults import Gate
+from model_worker.engines.fake_faults import Gate
 from model_worker.sequence import FinishReason as RowFinishReason
 from tests.end_to_end.expectation import expect
 from tests.end_to_end.heard import hear, refusal
@@ -23,7 +23,7 @@ from tokenmill.v1 import worker_pb2
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from model_worker.token_stream import TokenStream
+    from model_worker.batching.token_stream import TokenStream
     from tests.end_to_end.stack import TokenizerTier
     from tokenmill.v1 import gateway_pb2
 

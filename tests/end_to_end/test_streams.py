@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gateway.detokenizer import decode_output
+from gateway.text.detokenizer import decode_output
 from model_worker.engine import RowFailure
-from model_worker.fake_faults import Gate, fail_rows
+from model_worker.engines.fake_faults import Gate, fail_rows
 from rpc.seeds import mix64
 from rpc.status import to_seconds
 from tests.end_to_end.expectation import chat_ids, expect, ids_of

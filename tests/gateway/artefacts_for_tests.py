@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from hypothesis import strategies as st
 
-from gateway.artefact import TokenizerArtefact
+from gateway.text.artefact import TokenizerArtefact
 from tests.tokenizers_for_tests import FAMILIES
 
 if TYPE_CHECKING:

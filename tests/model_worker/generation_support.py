@@ -6,11 +6,11 @@ from array import array
 from collections import defaultdict
 from dataclasses import dataclass, field
 
-from model_worker.fake_engine import FakeModel, next_token
-from model_worker.generation_loop import GenerationLoop
-from model_worker.row_events import RowEvent, TerminalEvent, TokensEvent
+from model_worker.batching.generation_loop import GenerationLoop
+from model_worker.batching.row_events import RowEvent, TerminalEvent, TokensEvent
+from model_worker.batching.token_stream import TokenStream
+from model_worker.engines.fake_engine import FakeModel, next_token
 from model_worker.sequence import FinishReason, RowParams, SamplingParams
-from model_worker.token_stream import TokenStream
 
 
 def ids_of(*values: int) -> array[int]:

@@ -5,8 +5,8 @@ import torch
 from tokenizers import Tokenizer
 
 from model_worker.engine import Segment
-from model_worker.loader import LoadSettings, load_engine
 from model_worker.sequence import Extent
+from model_worker.torch_engine.loader import LoadSettings, load_engine
 from tests.model_worker.tiny_models import Row, drive, sequence_of
 
 pytestmark = pytest.mark.model

@@ -28,10 +28,10 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
-from model_worker.attention_probe import probe_layers
 from model_worker.engine import Draw, EngineSpec, RowFailure, Segment
 from model_worker.sequence import Extent, RowParams, SamplingParams, Sequence
-from model_worker.transformers_engine import TransformersEngine
+from model_worker.torch_engine.attention_probe import probe_layers
+from model_worker.torch_engine.transformers_engine import TransformersEngine
 
 VOCABULARY = 97
 CONTEXT = 128

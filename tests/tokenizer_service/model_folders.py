@@ -13,7 +13,7 @@ from tokenizers import AddedToken, Tokenizer
 from tests.tokenizer_service.chat_formats import ChatFormat
 from tests.tokenizers_for_tests import FAMILIES
 from tokenizer_service.errors import TemplateFailed
-from tokenizer_service.template_environment import chat_environment
+from tokenizer_service.templates.template_environment import chat_environment
 
 
 @cache

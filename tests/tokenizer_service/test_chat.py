@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from tokenizer_service.chat import Chat, Message, Tool, ToolCall
-from tokenizer_service.chat_templates import ChatTemplates
 from tokenizer_service.errors import InvalidInput, NoChatTemplate
+from tokenizer_service.templates.chat_templates import ChatTemplates
 
 USER = Message("user", "hi")
 

@@ -19,9 +19,9 @@ from tests.tokenizer_service.chat_formats import FORMATS, ChatFormat
 from tests.tokenizer_service.model_folders import InProcessRenderer, build_tokenizer, write_model_folder
 from tests.tokenizers_for_tests import FAMILIES
 from tokenizer_service.chat import Chat, Message, Tool, ToolCall
+from tokenizer_service.control.renamed_tokenizer import control_literals
 from tokenizer_service.encoder import EncodeOptions, Encoder
 from tokenizer_service.loaded_tokenizer import LoadedTokenizer, load_tokenizer
-from tokenizer_service.renamed_tokenizer import control_literals
 from tokenizer_service.work_pool import WorkPool
 
 PLACES = 7

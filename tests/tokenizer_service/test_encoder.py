@@ -10,8 +10,8 @@ from tokenizer_service.chat import Chat, Message
 from tokenizer_service.encoder import EncodeOptions, Encoder
 from tokenizer_service.errors import InvalidInput, TemplateFailed
 from tokenizer_service.loaded_tokenizer import load_tokenizer
-from tokenizer_service.render_limits import RenderLimits
-from tokenizer_service.template_renderer import TemplateRenderer
+from tokenizer_service.templates.render_limits import RenderLimits
+from tokenizer_service.templates.template_renderer import TemplateRenderer
 from tokenizer_service.work_pool import WorkPool
 
 PLAIN = EncodeOptions()

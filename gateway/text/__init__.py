@@ -1,0 +1,1 @@
+"""From token ids to text as they arrive, and the stop strings that end it."""

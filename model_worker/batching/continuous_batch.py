@@ -1,0 +1,206 @@
+"""Continuous batching: the rows of the worker, advanced together step by step. Knows no thread and no event loop.
+
+One step: end the rows whose time is up, ask the scheduler, carry its plan out in the arena, let the engine compute,
+give each drawn token to its row's stream, end the rows that are done. `touched` then names the streams to wake.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+from array import array
+
+from model_worker.batching.capacity import last_length
+from model_worker.batching.engine_step import Computed, compute
+from model_worker.batching.kv_arena import KvArena
+from model_worker.batching.load import LoadSnapshot, SmoothedRate
+from model_worker.batching.refusals import RequestFailed
+from model_worker.batching.roster import Roster
+from model_worker.batching.row import PromptGroup, Row, natural_end, new_sequence
+from model_worker.batching.row_events import FailedEvent, FinishedEvent
+from model_worker.batching.scheduler import Admission, Plan, SchedulerLimits, schedule
+from model_worker.batching.token_stream import TokenStream
+from model_worker.engine import Draw, Engine, RowFailure, Segment
+from model_worker.sequence import FinishReason, RowParams
+
+
+class ContinuousBatch:
+    """Owns the engine, the arena and all rows, on behalf of the generation thread, the only one to call it."""
+
+    def __init__(self, engine: Engine, limits: SchedulerLimits, clock: collections.abc.Callable[[], float]) -> None:
+        self._engine = engine
+        self._spec = engine.spec
+        self._limits = limits
+        self._clock = clock
+        self._arena = KvArena(engine)
+        self._roster = Roster()
+        self._rate = SmoothedRate()
+        self._arrivals = 0
+        self._steps = 0
+        self.ended_rows = 0  # since the start; other threads may read it
+        self.touched: set[TokenStream] = set()
+
+    def __len__(self) -> int:
+        return len(self._roster)
+
+    @property
+    def arena(self) -> KvArena:
+        """The arena, to look at."""
+        return self._arena
+
+    def load(self, step_started_at: float | None) -> LoadSnapshot:
+        """How busy it is now."""
+        idle = step_started_at is None
+        return LoadSnapshot(
+            len(self._roster.running),
+            len(self._roster.waiting),
+            self._roster.queued_tokens,
+            self._arena.used_tokens,
+            self._spec.kv_capacity_tokens,
+            0.0 if idle else self._rate.per_second,
+            self._steps,
+            step_started_at,
+        )
+
+    def add(
+        self,
+        stream: TokenStream,
+        rows: collections.abc.Sequence[tuple[array[int], RowParams]],
+        arrived_at: float,
+    ) -> None:
+        """Take in the rows of one request; what an earlier attempt had finished ends at once."""
+        if not self._roster:
+            self._rate.restart(arrived_at)
+        groups: dict[bytes, PromptGroup] = {}
+        for index, (ids, params) in enumerate(rows):
+            sequence = new_sequence(ids, params, self._spec)
+            length = last_length(sequence.prompt_tokens, params.max_new_tokens, self._spec)
+            row = Row(sequence, stream, index, self._arrivals, arrived_at, length)
+            if len(rows) > 1:
+                row.group = groups.setdefault(ids.tobytes(), PromptGroup(len(ids)))
+            self._arrivals += 1
+            self._roster.arrive(row)
+            if params.generated_prefix or length <= len(ids):
+                self._end_if_done(row, arrived_at)
+
+    def stop_row(self, stream: TokenStream, index: int) -> None:
+        """End one row because the gateway matched a stop string; a row that is not live stays as it is."""
+        row = self._roster.find(stream, index)
+        if row is not None:
+            self._finish(row, FinishReason.STOP_STRING, None, self._clock())
+
+    def cancel(self, stream: TokenStream) -> None:
+        """Forget every row of a request, without a word to its stream."""
+        for row in self._roster.rows_of(stream):
+            self._depart(row)
+
+    def fail_all(self, reason: str, message: str) -> None:
+        """Fail every request that has live rows. Touches nothing else: the engine or the arena may be broken."""
+        for stream in self._roster.streams:
+            stream.fail(RequestFailed(reason, message))
+            self.touched.add(stream)
+
+    def forget_all(self) -> None:
+        """Forget every row and free all it held."""
+        for stream in self._roster.streams:
+            self.cancel(stream)
+
+    def plan(self) -> list[tuple[Row, Segment]]:
+        """Make ready the next step: rows expired, preempted, given room and admitted. Empty: no row is left."""
+        now = self._clock()
+        for row in self._roster.expired(now):
+            self._finish(row, FinishReason.TIME_LIMIT, None, now)
+        running = self._roster.running
+        places = self._limits.max_num_seqs - len(running)
+        candidates = self._roster.candidates(places + self._limits.look_ahead) if places else []
+        plan = schedule(
+            [row.as_running() for row in running],
+            [numbers for _, numbers in candidates],
+            self._arena.free_tokens,
+            self._limits,
+        )
+        self._make_room(plan)
+        work = [
+            (row, _segment(row, chunk)) for row, chunk in zip(self._roster.running, plan.chunks, strict=True) if chunk
+        ]
+        for admission in plan.admitted:
+            row = candidates[admission.position][0]
+            self._admit(row, admission, now)
+            work.append((row, _segment(row, admission.chunk)))
+            for older, _ in candidates[: admission.position]:
+                older.overtaken += not older.running
+        assert work or not self._roster, "rows are live and none can advance"
+        return work
+
+    def compute(self, work: list[tuple[Row, Segment]]) -> float:
+        """Compute one step and hand out what it drew. Returns when it ended, by the clock."""
+        computed = compute(self._engine, [segment for _, segment in work])
+        now = self._clock()
+        drawn = 0
+        for (row, _), result in zip(work, computed, strict=True):
+            drawn += self._advance(row, result, now)
+        self._steps += 1
+        self._rate.add(drawn, now)
+        return now
+
+    def _make_room(self, plan: Plan) -> None:
+        running = self._roster.running
+        for _ in range(plan.preempted):
+            row = running.pop()
+            self._arena.take_back(row.sequence)
+            row.sequence.computed = 0
+            self._roster.enqueue(row)
+        for row, capacity in zip(running, plan.capacities, strict=True):
+            extent = row.sequence.extent
+            assert extent is not None
+            if capacity > extent.capacity:
+                self._arena.widen(row.sequence, capacity)
+
+    def _admit(self, row: Row, admission: Admission, now: float) -> None:
+        donor = row.group.donor_for(row) if row.group is not None else None
+        self._arena.give(row.sequence, admission.capacity)
+        if donor is not None and row.group is not None:
+            self._arena.share(donor.sequence, row.sequence, row.group.shareable(row))
+        if row.admitted_at is None:
+            row.admitted_at = now
+            row.cached_prompt_tokens = min(row.sequence.computed, row.sequence.prompt_tokens)
+        self._roster.admit(row)
+
+    def _advance(self, row: Row, computed: Computed, now: float) -> bool:
+        """Book what was computed for `row`. True when a token was drawn."""
+        sequence, outcome = row.sequence, computed.outcome
+        sequence.computed += computed.tokens
+        if isinstance(outcome, Draw):
+            sequence.ids.append(outcome.token_id)
+            if row.first_token_at is None:
+                row.first_token_at = now
+            row.stream.push(row.index, outcome.token_id)
+            self.touched.add(row.stream)
+            if outcome.token_id in sequence.banned_ids or len(sequence.ids) >= row.last_length:
+                self._end_if_done(row, now)
+            return True
+        if isinstance(outcome, RowFailure):
+            self._arena.clear(sequence)
+            row.stream.end(FailedEvent(row.index, outcome.reason, outcome.message))
+            self._depart(row)
+        return False
+
+    def _end_if_done(self, row: Row, now: float) -> None:
+        end = natural_end(row, self._spec)
+        if end is not None:
+            self._finish(row, *end, now)
+
+    def _finish(self, row: Row, reason: FinishReason, matched_id: int | None, now: float) -> None:
+        row.stream.end(FinishedEvent(row.index, reason, matched_id, row.usage(), row.timing(now)))
+        self._depart(row)
+
+    def _depart(self, row: Row) -> None:
+        if row.running:
+            self._arena.take_back(row.sequence)
+        self._roster.depart(row)
+        self.touched.add(row.stream)
+        self.ended_rows += 1
+
+
+def _segment(row: Row, tokens: int) -> Segment:
+    sequence = row.sequence
+    return Segment(sequence, sequence.computed, tokens, draws=tokens == len(sequence.ids) - sequence.computed)

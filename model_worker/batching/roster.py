@@ -1,0 +1,113 @@
+"""The rows of the worker, those that run and those that wait, each list in order of arrival."""
+
+from __future__ import annotations
+
+import collections.abc
+import math
+from bisect import insort
+from itertools import islice
+from operator import attrgetter
+
+from model_worker.batching.row import PromptGroup, Row
+from model_worker.batching.scheduler import WaitingRow
+from model_worker.batching.token_stream import TokenStream
+
+_arrival = attrgetter("arrival")
+
+
+class Roster:
+    """All live rows. Owned by the generation thread.
+
+    A preempted row goes back to where its arrival puts it: before everything younger, behind an older row that waits.
+    """
+
+    def __init__(self) -> None:
+        self.running: list[Row] = []
+        self.waiting: list[Row] = []
+        self.queued_tokens = 0  # sum over the waiting rows
+        self._by_stream: dict[TokenStream, dict[int, Row]] = {}
+        self._next_deadline = math.inf  # no row's time is up before; may be early, never late
+
+    def __len__(self) -> int:
+        return len(self.running) + len(self.waiting)
+
+    @property
+    def streams(self) -> list[TokenStream]:
+        """The streams that have live rows."""
+        return list(self._by_stream)
+
+    def rows_of(self, stream: TokenStream) -> list[Row]:
+        """The live rows of a request; none for a stream that is not known."""
+        return list(self._by_stream.get(stream, {}).values())
+
+    def find(self, stream: TokenStream, index: int) -> Row | None:
+        """One live row."""
+        return self._by_stream.get(stream, {}).get(index)
+
+    def arrive(self, row: Row) -> None:
+        """Take a new row in; it waits."""
+        self._by_stream.setdefault(row.stream, {})[row.index] = row
+        self._next_deadline = min(self._next_deadline, row.deadline)
+        if row.group is not None:
+            row.group.rows.append(row)
+        self.enqueue(row)
+
+    def enqueue(self, row: Row) -> None:
+        """Let a live row wait."""
+        row.running = False
+        follows = row.group is not None and row.group.rows[0] is not row
+        row.queued_tokens = 1 if follows else row.sequence.uncomputed
+        self.queued_tokens += row.queued_tokens
+        insort(self.waiting, row, key=_arrival)
+
+    def admit(self, row: Row) -> None:
+        """Let a waiting row run."""
+        self._leave_queue(row)
+        row.running = True
+        insort(self.running, row, key=_arrival)
+
+    def depart(self, row: Row) -> None:
+        """Forget a row that ended."""
+        if row.running:
+            self.running.remove(row)
+            row.running = False
+        else:
+            self._leave_queue(row)
+        if row.group is not None:
+            row.group.rows.remove(row)
+        siblings = self._by_stream[row.stream]
+        del siblings[row.index]
+        if not siblings:
+            del self._by_stream[row.stream]
+
+    def expired(self, now: float) -> list[Row]:
+        """The rows whose time is up. Costs one comparison until the first one is due."""
+        if now < self._next_deadline:
+            return []
+        rows = [*self.running, *self.waiting]
+        self._next_deadline = min((row.deadline for row in rows if row.deadline > now), default=math.inf)
+        return [row for row in rows if row.deadline <= now]
+
+    def candidates(self, count: int) -> list[tuple[Row, WaitingRow]]:
+        """The first `count` waiting rows that could be admitted now, oldest first.
+
+        A row whose prompt is being computed for a sibling is not among them: it is cheaper to wait and copy.
+        """
+        return list(islice(self._candidates(), count))
+
+    def _candidates(self) -> collections.abc.Iterator[tuple[Row, WaitingRow]]:
+        leading: set[PromptGroup] = set()
+        for row in self.waiting:
+            shared, group = 0, row.group
+            if group is not None and group.shareable(row) > 0:
+                if group.donor_for(row) is not None:
+                    shared = group.shareable(row)
+                elif group in leading or group.is_computing():
+                    continue
+                else:
+                    leading.add(group)
+            yield row, WaitingRow(len(row.sequence.ids), shared, row.most_kv_tokens, row.overtaken)
+
+    def _leave_queue(self, row: Row) -> None:
+        self.waiting.remove(row)
+        self.queued_tokens -= row.queued_tokens

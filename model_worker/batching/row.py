@@ -1,0 +1,118 @@
+"""One row as the generation thread keeps it: its sequence, where it reports to, and when it passed which point."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from dataclasses import dataclass, field
+
+from model_worker.batching.row_events import Timing, Usage
+from model_worker.batching.scheduler import RunningRow
+from model_worker.batching.token_stream import TokenStream
+from model_worker.engine import EngineSpec
+from model_worker.sequence import FinishReason, RowParams, Sequence
+
+
+@dataclass(slots=True, eq=False)
+class PromptGroup:
+    """Rows of one request with identical ids: one computes the K/V, the others copy them (the `n` samples).
+
+    Whoever holds the K/V can be copied from, whoever is first in line computes them; so nothing is lost but work
+    when a row goes away.
+    """
+
+    ids: int  # how many leading ids the rows have in common
+    rows: list[Row] = field(default_factory=list)  # live ones
+
+    def shareable(self, row: Row) -> int:
+        """How many leading tokens `row` could copy: at least its last known one it computes itself, to draw."""
+        return min(self.ids, len(row.sequence.ids) - 1)
+
+    def donor_for(self, row: Row) -> Row | None:
+        """A row that runs and has the K/V that `row` could copy."""
+        wanted = self.shareable(row)
+        if wanted == 0:
+            return None
+        return next((other for other in self.rows if other.running and other.sequence.computed >= wanted), None)
+
+    def is_computing(self) -> bool:
+        """Whether a row that runs is on its way to having them."""
+        return any(row.running for row in self.rows)
+
+
+@dataclass(slots=True, eq=False)
+class Row:
+    """One row from its arrival at the worker to its end. Owned by the generation thread; compared by identity."""
+
+    sequence: Sequence
+    stream: TokenStream
+    index: int  # in its request
+    arrival: int  # its place in the order of all arrivals: what "older" means
+    arrived_at: float  # seconds of the worker's clock, as all times here
+    last_length: int  # so many ids end it
+    group: PromptGroup | None = None
+    running: bool = False  # holds an extent
+    overtaken: int = 0
+    queued_tokens: int = 0  # while it waits: tokens it will have to compute
+    admitted_at: float | None = None
+    first_token_at: float | None = None
+    cached_prompt_tokens: int = 0
+
+    @property
+    def deadline(self) -> float:
+        """When its time is up; infinity without a limit."""
+        limit = self.sequence.params.time_limit_seconds
+        return math.inf if limit is None else self.arrived_at + limit
+
+    @property
+    def most_kv_tokens(self) -> int:
+        """K/V it can ever need: its last token is drawn, never computed."""
+        return self.last_length - 1
+
+    def as_running(self) -> RunningRow:
+        """The numbers the scheduler needs to know about it."""
+        sequence = self.sequence
+        assert sequence.extent is not None
+        return RunningRow(len(sequence.ids), sequence.computed, sequence.extent.capacity, self.last_length - 1)
+
+    def usage(self) -> Usage:
+        """Its token counts so far."""
+        sequence = self.sequence
+        return Usage(sequence.prompt_tokens, self.cached_prompt_tokens, sequence.generated_tokens)
+
+    def timing(self, now: float) -> Timing:
+        """Where its time went, if it ends `now`."""
+        admitted = now if self.admitted_at is None else self.admitted_at
+        first = self.first_token_at
+        return Timing(
+            queue_seconds=admitted - self.arrived_at,
+            prefill_seconds=(now if first is None else first) - admitted,
+            time_to_first_token_seconds=None if first is None else first - self.arrived_at,
+            decode_seconds=0.0 if first is None else now - first,
+            total_seconds=now - self.arrived_at,
+        )
+
+
+def new_sequence(ids: array[int], params: RowParams, spec: EngineSpec) -> Sequence:
+    """The sequence of a row that arrives with `ids`; the last `generated_prefix` of them count as generated."""
+    ending_ids = params.stop_token_ids if params.ignore_eos else params.stop_token_ids | spec.eos_token_ids
+    prompt_tokens = len(ids) - params.generated_prefix
+    assert prompt_tokens > 0, "a row without a prompt"
+    return Sequence(params=params, ids=array("i", ids), prompt_tokens=prompt_tokens, banned_ids=ending_ids)
+
+
+def natural_end(row: Row, spec: EngineSpec) -> tuple[FinishReason, int | None] | None:
+    """How `row` ends with its last id, and the id that ended it; None: it goes on.
+
+    An ending id does not count among the `min_new_tokens`: so many others come before it.
+    """
+    sequence = row.sequence
+    params, last_id = sequence.params, sequence.ids[-1]
+    if last_id in sequence.banned_ids and sequence.generated_tokens > params.min_new_tokens:
+        is_eos = last_id in spec.eos_token_ids and not params.ignore_eos
+        return (FinishReason.END_OF_SEQUENCE if is_eos else FinishReason.STOP_TOKEN), last_id
+    if sequence.generated_tokens >= params.max_new_tokens:
+        return FinishReason.MAX_NEW_TOKENS, None
+    if len(sequence.ids) >= row.last_length:
+        return FinishReason.CONTEXT_LENGTH, None
+    return None

@@ -1,0 +1,138 @@
+"""The way out of the generation thread: one `TokenStream` per request, with all its rows, to one asyncio reader.
+
+    a row      OPEN ── push* ──> OPEN ── end ──> ENDED          push or end after ENDED: a mistake, asserted
+    a stream   OPEN ── every row ENDED ──> DONE                 the reader's iteration ends
+               OPEN ── fail ──> FAILED                          the reader gets what is unread, then RequestFailed
+               any  ── cancel (by the reader) ──> CANCELLED     what is unread is dropped; pushes no longer matter
+
+Why no lock: each field has one writer. The generation thread appends to a row's tokens and then, once, sets how it
+ended; the reader keeps its own position and only looks. Appending to an array, slicing it and replacing a reference
+are each one indivisible operation of the interpreter, and the reader looks at the ending *before* it slices: if it
+sees an ending, it also sees every token before it. Nothing is ever taken away, so nothing can be lost or seen twice.
+
+What bounds it: a row holds at most the tokens its own limit allows, 4 bytes each, read or not. Tokens that nobody has
+read yet come as one event, so a slow reader gets fewer and larger events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections.abc
+from array import array
+from dataclasses import dataclass, field
+
+from model_worker.batching.refusals import RequestFailed
+from model_worker.batching.row_events import RowEvent, TerminalEvent, TokensEvent
+
+
+@dataclass(slots=True)
+class _StreamRow:
+    token_limit: int
+    # Written by the generation thread:
+    tokens: array[int] = field(default_factory=lambda: array("i"))
+    ending: TerminalEvent | None = None
+    # Written by the reader:
+    read: int = 0
+    done: bool = False
+    stop_asked: bool = False
+
+
+class TokenStream:
+    """Row events of one request. `push`, `end` and `fail` belong to the generation thread, all else to the reader."""
+
+    def __init__(self, token_limits: collections.abc.Iterable[int]) -> None:
+        self._rows = [_StreamRow(limit) for limit in token_limits]
+        self._failure: RequestFailed | None = None  # generation thread
+        self._open_rows = list(range(len(self._rows)))  # reader: rows whose ending was not handed out yet
+        self._waiter: asyncio.Future[None] | None = None  # reader
+        self._cancelled = False  # reader
+
+    @property
+    def row_count(self) -> int:
+        """How many rows the request has."""
+        return len(self._rows)
+
+    def push(self, row: int, token_id: int) -> None:
+        """Add a token to an open row. The reader learns of it at the next `wake`."""
+        target = self._rows[row]
+        assert target.ending is None, "a token after the row's end"
+        assert self._failure is None, "a token after the request failed"
+        assert len(target.tokens) < target.token_limit, "more tokens than the request allows"
+        target.tokens.append(token_id)
+
+    def end(self, event: TerminalEvent) -> None:
+        """End one row, once."""
+        target = self._rows[event.row]
+        assert target.ending is None, "a second end of the row"
+        assert self._failure is None, "an end after the request failed"
+        target.ending = event
+
+    def fail(self, failure: RequestFailed) -> None:
+        """End the request as a whole, once; rows that have ended keep their ending."""
+        assert self._failure is None, "a second failure of the request"
+        self._failure = failure
+
+    def wake(self) -> None:
+        """Let a waiting reader look again. Called on the event loop; waking for nothing does no harm."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def ask_stop(self, row: int) -> bool:
+        """Note that `row` is to be stopped; True the first time. Unknown rows: False."""
+        if not 0 <= row < len(self._rows) or self._rows[row].stop_asked:
+            return False
+        self._rows[row].stop_asked = True
+        return True
+
+    def cancel(self) -> bool:
+        """Give the request up; True the first time. A reader that waits gets RequestFailed."""
+        first, self._cancelled = not self._cancelled, True
+        self.wake()
+        return first
+
+    def __aiter__(self) -> TokenStream:
+        """Iterate over batches of row events, for one reader."""
+        return self
+
+    async def __anext__(self) -> list[RowEvent]:
+        """Everything that happened since the last call, at least one event; waits for it.
+
+        Per row: tokens before the ending, one ending, nothing after it. Ends when every row has ended.
+
+        Errors: RequestFailed (the request failed as a whole, or was cancelled).
+        """
+        assert self._waiter is None, "one reader at a time"
+        while True:
+            if self._cancelled:
+                raise RequestFailed("CANCELLED", "the request was cancelled")
+            failure = self._failure  # before the rows: nothing is pushed after a failure, so no token is missed
+            if events := self._unread():
+                return events
+            if not self._open_rows:
+                raise StopAsyncIteration
+            if failure is not None:
+                raise failure
+            await self._woken()
+
+    async def _woken(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _unread(self) -> list[RowEvent]:
+        events: list[RowEvent] = []
+        ended = False
+        for index in self._open_rows:
+            row = self._rows[index]
+            ending = row.ending  # before the tokens: see the top of the file
+            if ids := row.tokens[row.read :]:
+                row.read += len(ids)
+                events.append(TokensEvent(index, ids))
+            if ending is not None:
+                row.done = ended = True
+                events.append(ending)
+        if ended:
+            self._open_rows = [index for index in self._open_rows if not self._rows[index].done]
+        return events

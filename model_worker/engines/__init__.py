@@ -1,0 +1,1 @@
+"""Which engines there are, and the arithmetic one that needs no model."""

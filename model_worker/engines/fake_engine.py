@@ -1,0 +1,137 @@
+"""An engine without a model: its tokens are arithmetic, so every expected output can be worked out by hand.
+
+    next token = (sum of all ids + the id halfway + number of ids + seed) mod vocabulary_size
+
+The id halfway is `ids[len(ids) // 2]`; the seed counts only for a row that samples (temperature > 0), so a greedy row
+does not depend on it. By hand, vocabulary_size 10, ids 1 2 3, greedy: (6 + ids[1]=2 + 3) mod 10 = 1; then, ids 1 2 3 1:
+(7 + ids[2]=3 + 4) mod 10 = 4; then, ids 1 2 3 1 4: (11 + ids[2]=3 + 5) mod 10 = 9. Before `min_new_tokens` a banned id
+becomes the next one up that is not banned (and 0 follows the largest).
+
+Ids and running sums stand in an arena, token by token, as K/V would, and both terms are read from there: a wrong
+extent, position, copy or count gives wrong tokens, or an assertion, which breaks the engine as a real failure would.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+from array import array
+from dataclasses import dataclass
+from itertools import pairwise
+
+from model_worker.engine import Draw, EngineSpec, RowFailure, Segment
+from model_worker.engines.fake_faults import Fault
+from model_worker.sequence import Extent, Sequence
+
+_POISON = -1  # no id: whoever reads it read what was never written, or was cleared
+_CHECKED_TOKENS = 64  # this many ids before a segment are compared with the sequence: all of a short one
+
+
+@dataclass(frozen=True, slots=True)
+class FakeModel:
+    """What the fake engine pretends to be."""
+
+    vocabulary_size: int = 1000
+    context_length: int = 4096
+    kv_capacity_tokens: int = 16384
+    eos_token_ids: frozenset[int] = frozenset()
+    eos_after: int | None = None  # after so many generated tokens a row draws the smallest eos id
+
+    def next_token(self, sequence: Sequence, total: int, halfway: int) -> int:
+        """The token after `sequence`, whose ids sum up to `total`."""
+        params, generated = sequence.params, sequence.generated_tokens
+        if self.eos_after is not None and generated >= max(self.eos_after, params.min_new_tokens):
+            return min(self.eos_token_ids)
+        seed = params.sampling.seed if params.sampling.temperature > 0 else 0
+        token_id = (total + halfway + len(sequence.ids) + seed) % self.vocabulary_size
+        while generated < params.min_new_tokens and token_id in sequence.banned_ids:
+            token_id = (token_id + 1) % self.vocabulary_size
+        return token_id
+
+
+class FakeEngine:
+    """An Engine over `FakeModel`. Every fault is asked before every step."""
+
+    def __init__(self, model: FakeModel, *faults: Fault) -> None:
+        self._model = model
+        self._faults = faults
+        self._steps = 0
+        self._ids = array("i", [_POISON]) * model.kv_capacity_tokens
+        self._sums = array("q", [0]) * model.kv_capacity_tokens  # of the ids up to each token
+        self.closed = False
+        self._spec = EngineSpec(
+            vocabulary_size=model.vocabulary_size,
+            context_length=model.context_length,
+            kv_capacity_tokens=model.kv_capacity_tokens,
+            kv_bytes_per_token=self._ids.itemsize + self._sums.itemsize,
+            eos_token_ids=model.eos_token_ids,
+            device="cpu",
+            dtype="int64",
+            quantization="none",
+        )
+
+    @property
+    def spec(self) -> EngineSpec:
+        """What this engine is."""
+        return self._spec
+
+    def step(self, segments: collections.abc.Sequence[Segment]) -> list[Draw | RowFailure | None]:
+        """Store each segment and draw where it says so; see `Engine.step`. A sequence appears at most once."""
+        self._steps += 1
+        failures: dict[int, RowFailure] = {}
+        for fault in self._faults:
+            failures |= fault(self._steps, segments) or {}
+        if len(segments) > 1:
+            _check_disjoint(segments)
+        return [failures.get(index) or self._compute(segment) for index, segment in enumerate(segments)]
+
+    def copy_kv(self, source: Extent, target: Extent, tokens: int) -> None:
+        """Copy the first `tokens` tokens; a slice is a copy, so the extents may overlap."""
+        assert 0 < tokens <= min(source.capacity, target.capacity)
+        for store in (self._ids, self._sums):
+            store[target.start : target.start + tokens] = store[source.start : source.start + tokens]
+
+    def clear_kv(self, extent: Extent) -> None:
+        """Poison `extent`: any read of it fails."""
+        self._ids[extent.start : extent.start + extent.capacity] = array("i", [_POISON]) * extent.capacity
+
+    def close(self) -> None:
+        """Nothing to free; `closed` says that it was asked to."""
+        self.closed = True
+
+    def _compute(self, segment: Segment) -> Draw | None:
+        sequence, extent = segment.sequence, segment.sequence.extent
+        end = segment.start + segment.length
+        assert extent is not None
+        assert segment.length > 0
+        assert segment.start == sequence.computed
+        assert end <= min(extent.capacity, len(sequence.ids))
+        assert segment.draws == (end == len(sequence.ids))
+        self._check_stored(sequence, extent)
+        at = extent.start + segment.start
+        total = self._sums[at - 1] if segment.start else 0
+        for offset, token_id in enumerate(sequence.ids[segment.start : end], start=at):
+            assert 0 <= token_id < self._model.vocabulary_size
+            total += token_id
+            self._ids[offset] = token_id
+            self._sums[offset] = total
+        if not segment.draws:
+            return None
+        return Draw(self._model.next_token(sequence, total, self._ids[extent.start + end // 2]))
+
+    def _check_stored(self, sequence: Sequence, extent: Extent) -> None:
+        """What stands before the segment is what the sequence says it computed."""
+        end = sequence.computed
+        start = max(0, end - _CHECKED_TOKENS)
+        stored = self._ids[extent.start + start : extent.start + end]
+        assert stored == sequence.ids[start:end], "the arena does not hold what was computed"
+
+
+def next_token(ids: array[int], vocabulary_size: int, seed: int = 0) -> int:
+    """The rule above from the ids alone, for working out what is expected. `seed` is 0 for a greedy row."""
+    return (sum(ids) + ids[len(ids) // 2] + len(ids) + seed) % vocabulary_size
+
+
+def _check_disjoint(segments: collections.abc.Sequence[Segment]) -> None:
+    extents = [segment.sequence.extent for segment in segments]
+    ranges = sorted((extent.start, extent.start + extent.capacity) for extent in extents if extent is not None)
+    assert all(end <= start for (_, end), (start, _) in pairwise(ranges)), "extents overlap"

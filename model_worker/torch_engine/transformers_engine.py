@@ -1,0 +1,98 @@
+"""The engine over `model.forward`: one ragged batch per step, through transformers' attention interface."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from model_worker.engine import Draw, EngineSpec, OutOfMemory, RowFailure, Segment
+from model_worker.sequence import Extent
+from model_worker.torch_engine.attention import RaggedAttention
+from model_worker.torch_engine.attention_probe import attention_function
+from model_worker.torch_engine.draw import draw_tokens
+from model_worker.torch_engine.kv_storage import KvStorage, LayerShape
+from model_worker.torch_engine.step_layout import StepLayout
+
+
+class TransformersEngine:
+    """Implements `Engine`. Owns the model and the K/V storage; used from one thread only.
+
+    Errors: OutOfMemory when the K/V storage does not fit, UnsupportedModelError.
+    """
+
+    def __init__(self, model: PreTrainedModel, layers: Mapping[nn.Module, LayerShape], spec: EngineSpec) -> None:
+        self.spec = spec
+        self._model = model
+        # int8 layers give each token the same bits whatever runs beside it, but turn the last bit that attention
+        # rounds differently into a whole step. Token by token attention keeps the row's text the same in any batch
+        # and any chunking. It slows long prompts down; on a GPU, where each token would be a kernel, it is not done.
+        self._token_by_token = spec.quantization == "int8" and spec.device == "cpu"
+        with _named_out_of_memory():
+            self._storage = KvStorage(list(layers.values()), spec.kv_capacity_tokens)
+        self._attention = RaggedAttention(dict(zip(layers, self._storage.layers, strict=True)))
+        self._held = ExitStack()
+        self._held.enter_context(attention_function(model, self._attention))
+
+    def step(self, segments: Sequence[Segment]) -> list[Draw | RowFailure | None]:
+        """Compute all `segments` as one ragged batch and draw one token for each that `draws`."""
+        drawing = [index for index, segment in enumerate(segments) if segment.draws]
+        # Where nothing is drawn one row still goes through the head: the model has no way to leave it out.
+        with _named_out_of_memory(), torch.inference_mode():
+            logits = self._last_logits(segments, drawing or [0])
+            drawn = draw_tokens(logits, [segments[index].sequence for index in drawing]) if drawing else []
+        outcomes: list[Draw | RowFailure | None] = [None] * len(segments)
+        for index, outcome in zip(drawing, drawn, strict=True):
+            outcomes[index] = outcome
+        return outcomes
+
+    def last_logits(self, segments: Sequence[Segment]) -> torch.Tensor:
+        """Compute `segments` like `step`, and return the logits after each last token: [segments, vocabulary].
+
+        Errors: OutOfMemory.
+        """
+        with _named_out_of_memory(), torch.inference_mode():
+            return self._last_logits(segments, list(range(len(segments))))
+
+    def copy_kv(self, source: Extent, target: Extent, tokens: int) -> None:
+        """Copy the K/V of the first `tokens` tokens of `source` to the start of `target`."""
+        self._storage.copy(source, target, tokens)
+
+    def clear_kv(self, extent: Extent) -> None:
+        """Zero `extent`."""
+        self._storage.clear(extent)
+
+    def close(self) -> None:
+        """Free the storage and let the model go, with the attention it had before."""
+        self._held.close()
+        self._storage.free()
+        if self.spec.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+
+    def _last_logits(self, segments: Sequence[Segment], wanted: list[int]) -> torch.Tensor:
+        layout = StepLayout(segments, self._model.device, token_by_token=self._token_by_token)
+        with self._attention.during(layout):
+            output = self._model(
+                input_ids=layout.input_ids,
+                position_ids=layout.position_ids,
+                use_cache=False,
+                logits_to_keep=layout.last_rows[wanted],
+            )
+        logits: torch.Tensor = output.logits[0]
+        return logits
+
+
+@contextmanager
+def _named_out_of_memory() -> Iterator[None]:
+    """Turn what torch raises for want of memory, which on the CPU has no class of its own, into OutOfMemory."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise OutOfMemory(str(error)) from error
+    except RuntimeError as error:
+        if "can't allocate memory" not in str(error) and "not enough memory" not in str(error):
+            raise
+        raise OutOfMemory(str(error)) from error

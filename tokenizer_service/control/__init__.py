@@ -1,0 +1,1 @@
+"""User text never becomes a control token."""

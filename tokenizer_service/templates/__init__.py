@@ -1,0 +1,1 @@
+"""Chat templates: rendered sandboxed, in processes that can be killed."""

@@ -1,0 +1,70 @@
+"""From a chat to the text the model reads, with what is control in it told from what is text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from tokenizer_service.chat import Chat
+from tokenizer_service.control.control_text import ControlText
+from tokenizer_service.control.control_tokens import ControlTokens
+from tokenizer_service.control.marks import Json
+from tokenizer_service.errors import InvalidInput
+from tokenizer_service.loaded_tokenizer import LoadedTokenizer
+from tokenizer_service.templates.chat_templates import ChatTemplate
+
+_FIELD = "continue_final_message"
+
+
+class Renderer(Protocol):
+    """Makes text of a template and its variables; TemplateRenderer does it where it can be killed."""
+
+    async def render(self, template: str, variables: Mapping[str, object]) -> str:
+        """Errors: those of TemplateRenderer.render."""
+        ...
+
+
+class ChatRendering:
+    """Renders chats with one model's templates; the processes that do it are shared among models."""
+
+    def __init__(self, tokenizer: LoadedTokenizer, controls: ControlTokens, renderer: Renderer) -> None:
+        self._special_tokens: dict[str, Json] = dict(tokenizer.special_tokens)
+        self._templates = tokenizer.templates
+        self._controls = controls
+        self._renderer = renderer
+
+    async def render(self, chat: Chat, *, parse_special_tokens: bool) -> ControlText:
+        """Return the rendered chat. With `parse_special_tokens` the caller's literals act as control tokens too.
+
+        Errors: InvalidInput, NoChatTemplate, and those of TemplateRenderer.render.
+        """
+        chat.check()
+        template = self._templates.choose(with_tools=bool(chat.tools))
+        marks = self._controls.marks()
+        hide = (lambda value: value) if parse_special_tokens else marks.hide
+        variables = self._special_tokens | chat.variables(hide)
+        if not chat.continue_final_message:
+            rendered = await self._renderer.render(template.source, variables)
+        else:
+            rendered = await self._render_open(template, variables, marks.open_end)
+        return self._controls.text_of(marks, rendered)
+
+    async def _render_open(self, template: ChatTemplate, variables: dict[str, Json], end: str) -> str:
+        """Render with a tag at the end of the last message, and cut there: no end of turn, no end of sequence.
+
+        The rules are those of transformers, which adds a space to its tag: where the template trimmed that away, it
+        also trimmed the message, whose own trailing space then is not wanted.
+        """
+        if "content" not in template.source:
+            raise InvalidInput(_FIELD, "the chat template does not show the content of messages")
+        messages = variables["messages"]
+        assert isinstance(messages, list)
+        last = messages[-1]
+        assert isinstance(last, dict)
+        content = str(last["content"])
+        last["content"] = f"{content}{end} "
+        rendered = await self._renderer.render(template.source, variables)
+        if content.strip() not in rendered or end not in rendered:
+            raise InvalidInput(_FIELD, "the chat template does not show the last message as it is")
+        text, rest = rendered[: rendered.rindex(end)], rendered[rendered.rindex(end) + len(end) :]
+        return text if rest.startswith(" ") else text.rstrip()
