@@ -70,12 +70,21 @@ def test_i_am_a_cat_greedy_and_sampled_with_seed_42_twice(exact):
 
 
 def test_the_system_message_goes_through_the_template(exact, reference):
-    counts = {}
-    for name, messages in {"with": [THUG, HELICOPTERS], "without": [HELICOPTERS]}.items():
+    with_system, without_system = [THUG, HELICOPTERS], [HELICOPTERS]
+    assert reference.chat_ids(with_system) != reference.chat_ids(without_system)
+    for messages in (with_system, without_system):
         request = gateway_pb2.CountTokensRequest(chat=chat_request(messages))
-        counts[name] = exact.stub.CountTokens(request, timeout=60).total_tokens
-        assert counts[name] == len(reference.chat_ids(messages))
-    assert counts["with"] != counts["without"]
+        assert exact.stub.CountTokens(request, timeout=60).total_tokens == len(reference.chat_ids(messages))
     limit = generation_pb2.StoppingCriteria(max_new_tokens=24)
-    answer = exact.stream_chat(chat_request([THUG, HELICOPTERS], stopping=limit)).texts[0]
-    assert answer == reference.text(reference.greedy(reference.chat_ids([THUG, HELICOPTERS]), 24))
+    for messages in (with_system, without_system):
+        answer = exact.stream_chat(chat_request(messages, stopping=limit)).texts[0]
+        assert answer == reference.text(reference.greedy(reference.chat_ids(messages), 24))
+
+
+def test_the_same_question_without_the_template_is_another_prompt(exact, reference):
+    question = HELICOPTERS["content"]
+    bare = gateway_pb2.GenerateRequest(prompts=gateway_pb2.TextPrompts(texts=[question]))
+    count = exact.stub.CountTokens(gateway_pb2.CountTokensRequest(generate=bare), timeout=60).total_tokens
+    templated = gateway_pb2.CountTokensRequest(chat=chat_request([THUG, HELICOPTERS]))
+    assert count == len(reference.prompt_ids(question))
+    assert exact.stub.CountTokens(templated, timeout=60).total_tokens > count
