@@ -15,7 +15,7 @@ export TOKENMILL_DEMO_MODEL := $(MODEL)
 .PHONY: help setup model run demo test test-fast test-slow test-clients check format protos baseline clean
 
 help: ## Explain the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Create the virtual environment with everything in it (the other targets do it themselves)
 
