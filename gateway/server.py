@@ -11,8 +11,11 @@ from gateway.admission import Admission
 from gateway.pipeline import Pipeline
 from gateway.servicer import InferenceServicer
 from gateway.settings import GatewaySettings
+from gateway.text.decoder_chain import UnsupportedDecoderError
+from gateway.text.text_pieces import UndecodableVocabularyError
 from gateway.tokenizer_client import TokenizerClient
 from gateway.worker_pool import WorkerPool
+from rpc.lifecycle import StartError
 from tokenmill.v1 import gateway_pb2, gateway_pb2_grpc
 
 
@@ -33,9 +36,12 @@ class GatewayService:
         gateway_pb2_grpc.add_InferenceServiceServicer_to_server(servicer, server)
 
     async def start(self) -> None:
-        """Wait for a worker, and for the tokenizer of its model."""
+        """Wait for a worker, and for the tokenizer of its model. Errors: StartError."""
         model = await self._workers.wait_for_model()
-        await self._tokenizers.wait_for_artefact(model)
+        try:
+            await self._tokenizers.wait_for_artefact(model)
+        except (UnsupportedDecoderError, UndecodableVocabularyError) as error:
+            raise StartError(f"model {model.name!r} cannot be served: {error}") from error
 
     async def wait_broken(self) -> NoReturn:
         """Never return: a gateway outlives what is behind it."""

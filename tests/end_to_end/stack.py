@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from tests.serving import RunningServer
 
 NAME = "tiny"
+# For callers that stop reading: with its usual window a client's library takes megabytes from a stream nobody reads.
+SMALL_WINDOW = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65535)]
 # With the two things a template may do to a request: refuse it in its own words, and run into an error.
 TEMPLATE = """{%- for message in messages %}
 {%- if message.role == 'tool' %}{{ raise_exception('this model knows no tools') }}{% endif %}

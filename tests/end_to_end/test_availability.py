@@ -12,6 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gateway.server import GatewayService
 from gateway.settings import GatewaySettings
+from gateway.text.decoder_chain import UnsupportedDecoderError
 from model_worker.engines.fake_engine import FakeEngine
 from model_worker.engines.fake_faults import Gate, raise_at
 from model_worker.server import WorkerService
@@ -273,6 +274,18 @@ def nobody() -> str:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+async def test_a_tokenizer_that_cannot_be_streamed_is_a_start_error_that_says_so(
+    tier: TokenizerTier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise UnsupportedDecoderError("the tokenizer's decoder step CTC cannot be followed token by token")
+
+    monkeypatch.setattr("gateway.tokenizer_client.TokenizerArtefact", refuse)
+    with pytest.raises(StartError, match=r"model 'tiny' cannot be served: .* step CTC"):
+        async with running_stack(tier):
+            raise AssertionError("ready")
 
 
 async def test_another_vocabulary_at_the_worker_is_a_failed_precondition(tier: TokenizerTier, tmp_path: Path) -> None:

@@ -71,6 +71,14 @@ INVALID: dict[str, tuple[Any, str]] = {
     "no role": (chat(message(role="")), "messages[0].role"),
     "an answer to no call": (chat(message(tool_call_id="7")), "messages[0].tool_call_id"),
     "a user who calls tools": (chat(message(tool_calls=[gateway_pb2.ToolCall(id="7")])), "messages[0].tool_calls"),
+    "arguments that are no JSON": (
+        chat(message(role="assistant", tool_calls=[gateway_pb2.ToolCall(name="clock", arguments='{"zone": ')])),
+        "messages[0].tool_calls[0].arguments",
+    ),
+    "arguments that are no object": (
+        chat(message(role="assistant", tool_calls=[gateway_pb2.ToolCall(name="clock", arguments="[1]")])),
+        "messages[0].tool_calls[0].arguments",
+    ),
     "both ends of a message": (
         chat(continue_final_message=True, add_generation_prompt=True),
         "continue_final_message",

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from array import array
+
+from gateway.generation import FinishReason, Generation, OutputDelta, OutputFailed, OutputFinished, Timing, Usage
+from gateway.responses import CollectedOutputs, event_fields
+from rpc.errors import unavailable
+from tokenmill.v1 import generation_pb2
+
+
+def finished(index: int, *, prompt: int = 7, cached: int = 0, completion: int = 3) -> OutputFinished:
+    usage = Usage(prompt, cached, completion)
+    return OutputFinished(index, FinishReason.STOP_STRING, "end", None, 42, usage, Timing(total=1.5))
+
+
+def collected(n: int, prompts: int = 1) -> CollectedOutputs:
+    return CollectedOutputs(Generation(model="tiny", prompt=None, n=n, prompt_count=prompts))
+
+
+def test_deltas_of_one_output_are_one_text() -> None:
+    outputs = collected(n=2)
+    for event in (
+        OutputDelta(1, "b", array("i", [2])),
+        OutputDelta(0, "a", array("i", [1])),
+        OutputDelta(1, "c", array("i", [3])),
+    ):
+        outputs.add(event)
+    outputs.add(finished(0))
+    outputs.add(finished(1))
+    assert [(output.text, list(output.token_ids)) for output in outputs.outputs] == [("a", [1]), ("bc", [2, 3])]
+    assert outputs.outputs[0].finish.stop_string == "end"
+    assert outputs.outputs[0].timing.total.ToMilliseconds() == 1500
+
+
+def test_each_prompt_is_counted_once_by_a_sample_that_did_not_fail() -> None:
+    outputs = collected(n=2, prompts=2)
+    outputs.add(OutputFailed(0, unavailable("GONE", "gone")))
+    outputs.add(finished(1, prompt=7, cached=6))
+    outputs.add(finished(2, prompt=9))
+    outputs.add(finished(3, prompt=9, cached=8))
+    assert outputs.usage() == generation_pb2.Usage(prompt_tokens=16, cached_prompt_tokens=6, completion_tokens=9)
+
+
+def test_a_failed_output_keeps_the_text_that_came_before() -> None:
+    outputs = collected(n=2)
+    outputs.add(OutputDelta(0, "so far", array("i")))
+    outputs.add(OutputFailed(0, unavailable("GONE", "gone", 2.0)))
+    (output, _) = outputs.outputs
+    assert (output.text, output.error.reason, output.error.code) == ("so far", "GONE", 14)
+    assert output.error.retry_delay.seconds == 2
+
+
+def test_every_reason_has_its_number_in_the_contract() -> None:
+    for reason in FinishReason:
+        event = OutputFinished(0, reason, None, 5, 1, Usage(), Timing())
+        finish = event_fields(event)["finished"].finish
+        assert generation_pb2.FinishReason.Name(finish.reason) == f"FINISH_REASON_{reason.name}"
+    assert set(generation_pb2.FinishReason.values()) == {0, *(reason.value for reason in FinishReason)}

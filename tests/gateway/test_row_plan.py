@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from array import array
+from typing import Any
+
+import pytest
+
+from gateway.generation import EncodedPrompts, Generation, Sampling, Stopping
+from gateway.models import ServedModel
+from gateway.row_plan import LEAST_TIME_LIMIT_SECONDS, RowPlan, plan_rows
+from rpc.errors import ServiceError
+from rpc.seeds import mix64
+
+MODEL = ServedModel(
+    name="tiny",
+    context_length=20,
+    vocabulary_size=100,
+    vocabulary_fingerprint="f",
+    eos_token_ids=(),
+    quantization="none",
+    effective_sampling=lambda sampling: sampling,
+    default_max_new_tokens=8,
+)
+
+
+def plan(*prompts: int, special_stops: dict[str, int] | None = None, elapsed: float = 0.0, **given: Any) -> RowPlan:
+    """For prompts of these lengths."""
+    rows = [array("i", range(length)) for length in prompts]
+    generation = Generation(model="tiny", prompt=None, prompt_count=len(rows), **given)
+    return plan_rows(generation, EncodedPrompts(rows, "f"), MODEL, special_stops or {}, elapsed)
+
+
+def refused(*prompts: int, **given: Any) -> ServiceError:
+    with pytest.raises(ServiceError) as caught:
+        plan(*prompts, **given)
+    return caught.value
+
+
+def test_rows_stand_in_the_order_of_their_output_and_samples_differ_in_their_seed_alone() -> None:
+    made = plan(3, 5, n=2, sampling=Sampling(temperature=1.0, seed=42))
+    assert [(len(row.ids), row.sampling.seed) for row in made.rows] == [
+        (3, 42),
+        (3, mix64(42, 1)),
+        (5, 42),
+        (5, mix64(42, 1)),
+    ]
+    assert {row.sampling.temperature for row in made.rows} == {1.0}
+    assert (made.sampling.seed, made.prompt_tokens) == (42, (3, 5))
+
+
+def test_a_seed_is_drawn_where_none_is_given_and_told() -> None:
+    made = plan(3, n=2)
+    assert made.sampling.seed is not None
+    assert 0 <= made.sampling.seed < 2**64
+    assert [row.sampling.seed for row in made.rows] == [made.sampling.seed, mix64(made.sampling.seed, 1)]
+    assert plan(3).sampling.seed != made.sampling.seed
+
+
+@pytest.mark.parametrize(("wanted", "told", "sent"), [(None, (8, 2), 8), (5, (5, 2), 5), (50, (17, 2), 50)])
+def test_what_is_told_fits_the_context_and_the_worker_is_asked_for_what_was_wanted(
+    wanted: int | None, told: tuple[int, ...], sent: int
+) -> None:
+    made = plan(3, 18, stopping=Stopping(max_new_tokens=wanted))
+    assert made.max_new_tokens == told
+    assert {row.max_new_tokens for row in made.rows} == {sent}
+
+
+def test_stop_strings_that_are_special_tokens_become_stop_ids() -> None:
+    made = plan(3, special_stops={"</s>": 99}, stopping=Stopping(stop_token_ids=(7,), stop_strings=("</s>",)))
+    assert made.rows[0].stop_token_ids == {7, 99}
+    assert made.special_stops == {99: "</s>"}
+
+
+@pytest.mark.parametrize(
+    ("limit", "elapsed", "left"), [(None, 9, None), (10, 4, 6), (10, 12, LEAST_TIME_LIMIT_SECONDS)]
+)
+def test_the_worker_gets_what_is_left_of_the_time(limit: float | None, elapsed: float, left: float | None) -> None:
+    made = plan(3, elapsed=elapsed, stopping=Stopping(time_limit_seconds=limit))
+    assert made.rows[0].time_limit_seconds == left
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({"prompts": (3, 20)}, "prompts.texts[1]"),
+        ({"prompts": (3, 20), "prompt_path": "messages"}, "messages"),
+        ({"prompts": (3, 18), "stopping": Stopping(min_new_tokens=3)}, "stopping.min_new_tokens"),
+        ({"prompts": (3,), "stopping": Stopping(stop_token_ids=(100,))}, "stopping.stop_token_ids"),
+        ({"prompts": (3,), "stopping": Stopping(stop_token_ids=tuple(range(64)))}, "stopping.stop_token_ids"),
+    ],
+)
+def test_what_does_not_fit_the_model_is_refused_by_name(given: dict[str, Any], field: str) -> None:
+    prompts = given.pop("prompts")
+    error = refused(*prompts, special_stops={"</s>": 99}, **given)
+    assert error.field == field
+    assert error.message.startswith(f"{field}: ")
