@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 from model_worker.engine import Engine
+from model_worker.loading.load_errors import LoadError
 from model_worker.loading.load_progress import LoadProgress
 from model_worker.settings import WorkerSettings
 from rpc.cpu import granted_cores
@@ -35,6 +38,21 @@ def _fake(settings: WorkerSettings, progress: Callable[[LoadProgress], None]) ->
     from model_worker.engines.fake_engine import FakeEngine, FakeModel  # noqa: PLC0415 - see the top of the file
 
     context_length = settings.max_model_len or FakeModel().context_length
-    engine = FakeEngine(FakeModel(context_length=context_length, kv_capacity_tokens=8 * context_length))
+    model = FakeModel(
+        vocabulary_size=_vocabulary_size(settings.tokenizer_folder),
+        context_length=context_length,
+        kv_capacity_tokens=8 * context_length,
+    )
     progress(LoadProgress("ready", 1.0))
-    return engine
+    return FakeEngine(model)
+
+
+def _vocabulary_size(folder: Path) -> int:
+    """One more than the largest id of the tokenizer.json in `folder`. Errors: LoadError."""
+    try:
+        tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+        vocabulary = tokenizer["model"]["vocab"]  # ids by token or, in a unigram model, a list in their order
+        ids = list(vocabulary.values() if isinstance(vocabulary, dict) else range(len(vocabulary)))
+        return 1 + max(int(token_id) for token_id in [*ids, *(token["id"] for token in tokenizer["added_tokens"])])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise LoadError(f"{folder / 'tokenizer.json'}: the ids of its tokens cannot be read") from error

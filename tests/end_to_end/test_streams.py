@@ -10,6 +10,8 @@ import pytest
 from gateway.text.detokenizer import decode_output
 from model_worker.engine import RowFailure
 from model_worker.engines.fake_faults import Gate, fail_rows
+from model_worker.server import WorkerService
+from model_worker.settings import WorkerSettings
 from rpc.seeds import mix64
 from rpc.status import to_seconds
 from tests.end_to_end.expectation import chat_ids, expect, ids_of
@@ -24,8 +26,9 @@ from tests.end_to_end.requests import (
     generate_tokens,
     message,
 )
-from tests.end_to_end.stack import NAME, gated_stack, reached, running_stack
-from tokenmill.v1 import gateway_pb2
+from tests.end_to_end.stack import NAME, gated_stack, open_channel, reached, running_stack
+from tests.serving import ready
+from tokenmill.v1 import gateway_pb2, worker_pb2, worker_pb2_grpc
 
 if TYPE_CHECKING:
     from tests.end_to_end.stack import Stack, TokenizerTier
@@ -233,3 +236,12 @@ async def test_the_served_model_is_described(stack: Stack) -> None:
     assert (model.chat, model.quantization, model.ready_workers) == (True, "none", 1)
     assert len(model.vocabulary_fingerprint) == len(model.template_fingerprint) == 64
     assert model.default_max_new_tokens == 1024
+
+
+async def test_the_fake_engine_of_the_command_line_knows_every_token_of_the_model(tier: TokenizerTier) -> None:
+    settings = WorkerSettings(model=tier.folder, served_model_name=NAME, engine="fake", port=0, drain_seconds=0)
+    async with ready(WorkerService(settings), settings) as server, open_channel(server) as channel:
+        stub = worker_pb2_grpc.WorkerServiceStub(channel)
+        described = await stub.GetWorker(worker_pb2.GetWorkerRequest())
+    assert described.vocabulary_size == max(tier.tokenizer.get_vocab().values()) + 1
+    assert described.progress.stage == "ready"
