@@ -91,6 +91,16 @@ def effective_sampling(sampling: SamplingParams, defaults: GenerationDefaults) -
     return effective
 
 
+def unapplied_defaults(defaults: GenerationDefaults) -> list[str]:
+    """Sampling fields that the model's own file sets and this release does not apply, as "name=value"."""
+    off = {"min_p": 0.0, "typical_p": 1.0, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
+    return [
+        f"{name}={getattr(defaults.sampling, name):g}"
+        for name in LATER_SAMPLING
+        if defaults.sampling.HasField(name) and getattr(defaults.sampling, name) != off[name]
+    ]
+
+
 def _temperature(sampling: SamplingParams, defaults: GenerationDefaults) -> float:
     if sampling.HasField("temperature"):
         return sampling.temperature

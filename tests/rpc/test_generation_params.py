@@ -15,6 +15,7 @@ from rpc.generation_params import (
     check_scheduling,
     check_token_limits,
     effective_sampling,
+    unapplied_defaults,
 )
 from tokenmill.v1.generation_pb2 import OutputOptions, SamplingParams
 from tokenmill.v1.worker_pb2 import GenerationDefaults
@@ -139,3 +140,9 @@ def test_what_is_effective(given, defaults, expected):
     assert all(effective.HasField(name) for name in ("temperature", "top_p", "top_k"))
     assert (effective.seed if effective.HasField("seed") else None) == given.get("seed")
     assert effective_sampling(effective, defaults) == effective
+
+
+def test_what_the_models_file_sets_and_is_not_applied_is_named():
+    sampling = SamplingParams(temperature=0.7, min_p=0, typical_p=1, repetition_penalty=1.05)
+    assert unapplied_defaults(GenerationDefaults(sampling=sampling)) == ["repetition_penalty=1.05"]
+    assert unapplied_defaults(GenerationDefaults()) == []
