@@ -21,7 +21,10 @@ class ServedModel:
     effective_sampling: Callable[[Sampling], Sampling]
     default_max_new_tokens: int
 
-    def max_new_tokens(self, wanted: int | None, prompt_tokens: int) -> int:
-        """The bound of one output: what was asked for or the default, but never past the context."""
-        left = self.context_length - prompt_tokens
-        return min(left, self.default_max_new_tokens if wanted is None else wanted)
+    def wanted_new_tokens(self, asked_for: int | None) -> int:
+        """The bound of an output that was asked for, or the default."""
+        return self.default_max_new_tokens if asked_for is None else asked_for
+
+    def max_new_tokens(self, asked_for: int | None, prompt_tokens: int) -> int:
+        """The bound that is effective: never past the context."""
+        return min(self.context_length - prompt_tokens, self.wanted_new_tokens(asked_for))

@@ -6,7 +6,7 @@ import dataclasses
 import secrets
 from collections.abc import Mapping
 
-from gateway.generation import EncodedPrompts, Generation, Row, Sampling, Started
+from gateway.generation import EncodedPrompts, Generation, Row, Sampling, Started, Stopping
 from gateway.models import ServedModel
 from rpc.errors import invalid_field
 from rpc.generation_params import MAX_STOP_TOKEN_IDS
@@ -46,26 +46,12 @@ def plan_rows(
     """
     stopping = generation.stopping
     check_vocabulary(generation, prompts, model)
-    for index, ids in enumerate(prompts.rows):
-        if len(ids) >= model.context_length:
-            message = (
-                f"has {len(ids)} tokens, the context of model {model.name!r} is {model.context_length} tokens and has "
-                "to hold the output too"
-            )
-            raise invalid_field(generation.prompt_field(index), message, reason="CONTEXT_LENGTH_EXCEEDED")
-    limits = tuple(model.max_new_tokens(stopping.max_new_tokens, len(ids)) for ids in prompts.rows)
-    for limit in limits:
-        if stopping.min_new_tokens > limit:
-            message = f"must be at most what is left for the output ({limit}), got {stopping.min_new_tokens}"
-            raise invalid_field("stopping.min_new_tokens", message)
-    stop_token_ids = frozenset(stopping.stop_token_ids).union(special_stops.values())
-    if len(stop_token_ids) > MAX_STOP_TOKEN_IDS:
-        message = f"at most {MAX_STOP_TOKEN_IDS} with the stop strings that are special tokens"
-        raise invalid_field("stopping.stop_token_ids", f"{message}, got {len(stop_token_ids)}")
+    limits = _output_limits(generation, prompts, model)
+    stop_token_ids = _stop_token_ids(stopping, special_stops)
     sampling, seed = effective_sampling(generation, model)
-    # Not what is left of the context: the worker knows that too, and says which of the two ended the output.
-    most = model.default_max_new_tokens if stopping.max_new_tokens is None else stopping.max_new_tokens
     time_limit = stopping.time_limit_seconds
+    if time_limit is not None:
+        time_limit = max(LEAST_TIME_LIMIT_SECONDS, time_limit - elapsed_seconds)
     rows = [
         Row(
             ids=ids,
@@ -73,10 +59,9 @@ def plan_rows(
             stop_token_ids=stop_token_ids,
             ignore_eos=stopping.ignore_eos,
             min_new_tokens=stopping.min_new_tokens,
-            max_new_tokens=most,
-            time_limit_seconds=None
-            if time_limit is None
-            else max(LEAST_TIME_LIMIT_SECONDS, time_limit - elapsed_seconds),
+            # Not what is left of the context: the worker knows that too, and says which of the two ended the output.
+            max_new_tokens=model.wanted_new_tokens(stopping.max_new_tokens),
+            time_limit_seconds=time_limit,
             cache_salt=generation.cache_salt,
         )
         for ids in prompts.rows
@@ -106,3 +91,29 @@ def check_vocabulary(generation: Generation, prompts: EncodedPrompts, model: Ser
             raise invalid_field(generation.prompt_field(index), message)
     if max(generation.stopping.stop_token_ids, default=0) >= model.vocabulary_size:
         raise invalid_field("stopping.stop_token_ids", message)
+
+
+def _output_limits(generation: Generation, prompts: EncodedPrompts, model: ServedModel) -> tuple[int, ...]:
+    """The bound of the outputs of each prompt."""
+    limits = []
+    for index, ids in enumerate(prompts.rows):
+        if len(ids) >= model.context_length:
+            message = (
+                f"has {len(ids)} tokens, the context of model {model.name!r} is {model.context_length} tokens and has "
+                "to hold the output too"
+            )
+            raise invalid_field(generation.prompt_field(index), message, reason="CONTEXT_LENGTH_EXCEEDED")
+        limit = model.max_new_tokens(generation.stopping.max_new_tokens, len(ids))
+        if generation.stopping.min_new_tokens > limit:
+            message = f"must be at most what is left for the output ({limit}), got {generation.stopping.min_new_tokens}"
+            raise invalid_field("stopping.min_new_tokens", message)
+        limits.append(limit)
+    return tuple(limits)
+
+
+def _stop_token_ids(stopping: Stopping, special_stops: Mapping[str, int]) -> frozenset[int]:
+    ids = frozenset(stopping.stop_token_ids).union(special_stops.values())
+    if len(ids) > MAX_STOP_TOKEN_IDS:
+        message = f"at most {MAX_STOP_TOKEN_IDS} with the stop strings that are special tokens, got {len(ids)}"
+        raise invalid_field("stopping.stop_token_ids", message)
+    return ids

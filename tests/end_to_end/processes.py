@@ -9,8 +9,6 @@ import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-import grpc
-
 if TYPE_CHECKING:
     import signal
     from collections.abc import AsyncIterator
@@ -69,9 +67,3 @@ async def ready_process(module: str, *flags: str) -> AsyncIterator[tuple[Process
     async with process(module, "--port", "0", "--drain-seconds", "0", *flags) as running:
         port = (await running.logged("ready"))["port"]
         yield running, f"127.0.0.1:{port}"
-
-
-@asynccontextmanager
-async def channel_to(address: str) -> AsyncIterator[grpc.aio.Channel]:
-    async with grpc.aio.insecure_channel(address) as channel:
-        yield channel

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gateway.server import GatewayService
 from gateway.settings import GatewaySettings
 from model_worker.engines.fake_engine import FakeEngine, FakeModel
 from model_worker.server import WorkerService
 from model_worker.settings import WorkerSettings
+from rpc.health import READINESS
 from tests.serving import ready
 from tests.tokenizers_for_tests import EOS, byte_level_tokenizer
 from tokenizer_service.server import TokenizerService
@@ -202,3 +204,10 @@ def address(server: RunningServer) -> str:
 def open_channel(server: RunningServer) -> grpc.aio.Channel:
     """A channel as any caller opens one: nothing is set."""
     return grpc.aio.insecure_channel(address(server))
+
+
+async def readiness(server: RunningServer) -> Any:
+    """What `server` says about its readiness."""
+    async with open_channel(server) as channel:
+        request = health_pb2.HealthCheckRequest(service=READINESS)
+        return (await health_pb2_grpc.HealthStub(channel).Check(request)).status
