@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -129,9 +130,11 @@ class TestTimeLimit:
         async with gated_stack(tier, gate, worker={"max_num_seqs": 1}) as stack:
             first = stack.gateway.Generate(generate_tokens(PROMPT, stopping=Stopping(max_new_tokens=1000)))
             await reached(gate)
+            submitted = spied_submit(stack)
             second = stack.gateway.StreamGenerate(
                 generate_tokens(PROMPT, PROMPT, stopping=Stopping(time_limit=Duration(nanos=1)))
             )
+            await submitted.wait()
             gate.open()
             heard = await hear(second)
             assert heard.started is not None
@@ -166,3 +169,19 @@ class TestTimeLimit:
     async def test_the_longest_duration_there_is_is_no_limit(self, stack: Stack) -> None:
         output, reason = await ended(stack, max_new_tokens=5, time_limit=Duration(seconds=315_576_000_000))
         assert (reason, len(output.token_ids)) == ("MAX_NEW_TOKENS", 5)
+
+
+def spied_submit(stack: Stack) -> asyncio.Event:
+    """Set once the worker has queued the rows of a request."""
+    submitted = asyncio.Event()
+    loop = stack.worker_service._generation
+    assert loop is not None
+    submit = loop.submit
+
+    def spy(rows: Any) -> Any:
+        stream = submit(rows)
+        submitted.set()
+        return stream
+
+    loop.submit = spy
+    return submitted
