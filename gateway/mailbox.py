@@ -1,7 +1,7 @@
 """Between a generation and its reader: what has not been read yet is merged.
 
-A slow reader gets fewer, larger messages, never a growing queue: at most one delta per output is held, and its text is
-bounded by the output's own token limit. The generation goes on meanwhile, so that a stop string is seen in time.
+A slow reader gets fewer, larger messages, never a growing queue: what is unread of an output is bounded by its own token
+limit, and is handed out in deltas that fit into any client's default message limit. The generation goes on meanwhile, so that a stop string is seen in time.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from gateway.generation import Event, OutputDelta
+
+# Characters, and ids, of one delta at most: a message stays below 1 MiB, where gRPC's default limit is 4 MiB.
+MAX_DELTA_LENGTH = 2**17
 
 
 class UnreadDelta:
@@ -28,9 +31,15 @@ class UnreadDelta:
         self._text.write(delta.text)
         self._token_ids.extend(delta.token_ids)
 
-    def merged(self) -> OutputDelta:
-        """All of them as one delta."""
-        return OutputDelta(self._index, self._text.getvalue(), self._token_ids)
+    def merged(self) -> list[OutputDelta]:
+        """All of them as one delta, or as few as their length allows."""
+        text, token_ids = self._text.getvalue(), self._token_ids
+        starts = range(0, max(len(text), len(token_ids), 1), MAX_DELTA_LENGTH)
+        ends = [start + MAX_DELTA_LENGTH for start in starts]
+        return [
+            OutputDelta(self._index, text[start:end], token_ids[start:end])
+            for start, end in zip(starts, ends, strict=True)
+        ]
 
 
 class Mailbox:
@@ -66,7 +75,7 @@ class Mailbox:
             await self._arrived.wait()
         unread, self._unread = self._unread, []
         self._deltas.clear()
-        return [item.merged() if isinstance(item, UnreadDelta) else item for item in unread]
+        return [event for item in unread for event in (item.merged() if isinstance(item, UnreadDelta) else [item])]
 
 
 async def merged(events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:

@@ -74,10 +74,11 @@ def load_engine(settings: LoadSettings, progress: Callable[[LoadProgress], None]
     check_rope(model.config.get_text_config(), context_length)
     layers = probe_layers(model)
     bytes_per_token = sum(shape.bytes_per_token for shape in layers.values())
+    capacity = kv_capacity(settings.kv_cache_memory, bytes_per_token, plan.device, SELF_TEST_TOKENS)
     spec = EngineSpec(
         vocabulary_size=model.get_input_embeddings().num_embeddings,
-        context_length=context_length,
-        kv_capacity_tokens=kv_capacity(settings.kv_cache_memory, bytes_per_token, plan.device, SELF_TEST_TOKENS),
+        context_length=_held_context(context_length, capacity, settings),
+        kv_capacity_tokens=capacity,
         kv_bytes_per_token=bytes_per_token,
         eos_token_ids=files.eos_token_ids,
         device=str(plan.device),
@@ -134,6 +135,23 @@ def _context_length(settings: LoadSettings, files: ModelFiles) -> int:
     length = asked if asked is not None else limit
     assert length is not None
     return length
+
+
+def _held_context(context_length: int, kv_capacity_tokens: int, settings: LoadSettings) -> int:
+    """The context that the K/V storage can hold for one row: what is served must be able to run to its end."""
+    if context_length <= kv_capacity_tokens:
+        return context_length
+    if settings.max_model_len is not None:
+        raise UnavailableOptionError(
+            f"--max-model-len {context_length} is more than the {kv_capacity_tokens} tokens that the K/V memory holds "
+            "(--kv-cache-memory)"
+        )
+    _log.warning(
+        "the K/V memory holds %d tokens: the context is that and not the model's %d (--kv-cache-memory)",
+        kv_capacity_tokens,
+        context_length,
+    )
+    return kv_capacity_tokens
 
 
 def _use_threads(threads: int | None) -> None:

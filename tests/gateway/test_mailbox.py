@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gateway.generation import Event, FinishReason, OutputDelta, OutputFinished, Sampling, Started, Timing, Usage
-from gateway.mailbox import Mailbox, merged
+from gateway.mailbox import MAX_DELTA_LENGTH, Mailbox, merged
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -29,6 +29,18 @@ async def test_unread_deltas_of_an_output_are_one_in_the_place_of_the_first() ->
     for event in (STARTED, delta(0, "a", 1), delta(1, "x"), delta(0, "b", 2, 3), finished(1), delta(0, "", 4)):
         mailbox.put(event)
     assert await mailbox.take() == [STARTED, delta(0, "ab", 1, 2, 3, 4), delta(1, "x"), finished(1)]
+
+
+async def test_what_no_message_can_hold_is_handed_out_in_parts() -> None:
+    mailbox = Mailbox()
+    text, ids = "é" * (2 * MAX_DELTA_LENGTH + 1), range(MAX_DELTA_LENGTH + 1)
+    for event in (delta(0, text[:7], *ids[:9]), delta(0, text[7:], *ids[9:]), finished(0)):
+        mailbox.put(event)
+    *parts, end = await mailbox.take()
+    assert [len(part.text) for part in parts] == [MAX_DELTA_LENGTH, MAX_DELTA_LENGTH, 1]
+    assert "".join(part.text for part in parts) == text
+    assert [token_id for part in parts for token_id in part.token_ids] == list(ids)
+    assert end == finished(0)
 
 
 async def test_what_was_read_is_not_merged_into() -> None:

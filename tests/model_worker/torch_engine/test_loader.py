@@ -54,6 +54,19 @@ def test_a_loaded_engine_knows_what_it_is_and_generates_like_the_model(folder):
     engine.close()
 
 
+def test_the_context_is_what_the_kv_memory_can_hold_of_one_row(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 4096}))
+    spec = load(folder, quantization="none").spec
+    assert spec.context_length == 4096
+    small = load_engine(LoadSettings(model=folder, device="cpu", kv_cache_memory=256 * 200, threads=1), lambda _: None)
+    assert small.spec.context_length == small.spec.kv_capacity_tokens == 200
+    with pytest.raises(UnavailableOptionError, match=r"--max-model-len 201 .* 200 tokens"):
+        load_engine(
+            LoadSettings(model=folder, device="cpu", kv_cache_memory=256 * 200, max_model_len=201), lambda _: None
+        )
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float64"])
 def test_the_dtype_asked_for_is_computed_in(folder, dtype):
     engine = load(folder, quantization="none", dtype=dtype)
