@@ -39,7 +39,7 @@ test: model ## Run all tests but the slow ones
 	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
 test-fast: $(STAMP) ## Run the tests that need no model: under a minute
-	@$(BIN)/python -m pytest -m "not slow and not model" $(ARGS)
+	@$(BIN)/python -m pytest -m "not slow and not model" --numprocesses 2 --dist loadfile $(ARGS)
 
 test-slow: model ## Run the slow tests
 	@$(BIN)/python -m pytest -m slow --timeout 3600 $(ARGS)
@@ -52,7 +52,7 @@ check: $(STAMP) ## Check format, lint, types, the contract, and that generated c
 	@$(BIN)/mypy
 	@cd protos && ../$(BIN)/buf lint && ../$(BIN)/buf format --diff --exit-code
 	@cd protos && ../$(BIN)/buf breaking --against baseline.binpb
-	@$(MAKE) --no-print-directory protos OUT=$(VENV)/generated
+	@rm -rf $(VENV)/generated && $(MAKE) --no-print-directory protos OUT=$(VENV)/generated
 	@diff -r --exclude='*.proto' --exclude=__init__.py --exclude=__pycache__ --exclude=py.typed \
 	  $(VENV)/generated/tokenmill protos/tokenmill || { echo "generated code is not in sync: run make protos"; exit 1; }
 	@echo "check: all good"
@@ -62,7 +62,7 @@ format: $(STAMP) ## Format the code and the protos
 
 OUT := protos
 protos: $(STAMP) ## Generate the Python of the contract beside it
-	@mkdir -p $(OUT)
+	@mkdir -p $(OUT) && rm -f $(OUT)/tokenmill/v1/*_pb2*
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos \
 	  --python_out=$(OUT) --grpc_python_out=$(OUT) --mypy_out=quiet:$(OUT) --mypy_grpc_out=quiet:$(OUT) $(PROTOS)
 	@rm -f $(OUT)/tokenmill/v1/generation_pb2_grpc.py*

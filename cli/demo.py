@@ -44,7 +44,7 @@ async def demo(options: argparse.Namespace, modules: Modules) -> int:
     """Start the services, stream one answer to stdout, stop them."""
     stack_options = StackOptions(
         model=options.model,
-        served_name=options.model.name,
+        served_name=options.model.resolve().name,
         worker_arguments=("--quantization", options.quantization),
         modules=modules,
     )

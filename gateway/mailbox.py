@@ -1,7 +1,8 @@
 """Between a generation and its reader: what has not been read yet is merged.
 
-A slow reader gets fewer, larger messages, never a growing queue: what is unread of an output is bounded by its own token
-limit, and is handed out in deltas that fit into any client's default message limit. The generation goes on meanwhile, so that a stop string is seen in time.
+A slow reader gets fewer, larger messages, never a growing queue: what is unread of an output is bounded by its own
+token limit, and leaves in deltas that fit into any client's default message limit. The generation goes on meanwhile, so
+that a stop string is seen in time.
 """
 
 from __future__ import annotations

@@ -40,5 +40,13 @@ def fake_stack(*worker_arguments: str, screen: io.StringIO | None = None) -> Loc
 
 
 def children() -> list[psutil.Process]:
-    """Living processes below this one."""
-    return [child for child in psutil.Process().children(recursive=True) if child.status() != psutil.STATUS_ZOMBIE]
+    """Living processes of stacks below this one; other tests of the session may have theirs."""
+    return [child for child in psutil.Process().children(recursive=True) if is_of_a_stack(child)]
+
+
+def is_of_a_stack(process: psutil.Process) -> bool:
+    """Whether `process` was started as one of a stack's services."""
+    try:
+        return any(word.startswith(("tests.cli.", "cli.")) for word in process.cmdline())
+    except psutil.Error:  # it has ended meanwhile; a zombie has no command line
+        return False
