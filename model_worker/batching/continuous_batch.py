@@ -36,6 +36,7 @@ class ContinuousBatch:
         self._rate = SmoothedRate()
         self._arrivals = 0
         self._steps = 0
+        self._step_started_at: float | None = None
         self.ended_rows = 0  # since the start; other threads may read it
         self.touched: set[TokenStream] = set()
 
@@ -47,18 +48,17 @@ class ContinuousBatch:
         """The arena, to look at."""
         return self._arena
 
-    def load(self, step_started_at: float | None) -> LoadSnapshot:
+    def load(self) -> LoadSnapshot:
         """How busy it is now."""
-        idle = step_started_at is None
         return LoadSnapshot(
             len(self._roster.running),
             len(self._roster.waiting),
-            self._roster.queued_tokens,
+            self._roster.queued_prompt_tokens,
             self._arena.used_tokens,
             self._spec.kv_capacity_tokens,
-            0.0 if idle else self._rate.per_second,
+            self._rate.per_second if self._roster else 0.0,
             self._steps,
-            step_started_at,
+            self._step_started_at,
         )
 
     def add(
@@ -94,7 +94,10 @@ class ContinuousBatch:
             self._depart(row)
 
     def fail_all(self, reason: str, message: str) -> None:
-        """Fail every request that has live rows. Touches nothing else: the engine or the arena may be broken."""
+        """Fail every request that has live rows and has not failed yet.
+
+        Touches nothing else: the engine or the arena may be broken.
+        """
         for stream in self._roster.streams:
             stream.fail(RequestFailed(reason, message))
             self.touched.add(stream)
@@ -129,10 +132,12 @@ class ContinuousBatch:
             for older, _ in candidates[: admission.position]:
                 older.overtaken += not older.running
         assert work or not self._roster, "rows are live and none can advance"
+        if work:
+            self._step_started_at = now
         return work
 
-    def compute(self, work: list[tuple[Row, Segment]]) -> float:
-        """Compute one step and hand out what it drew. Returns when it ended, by the clock."""
+    def compute(self, work: list[tuple[Row, Segment]]) -> None:
+        """Compute one step and hand out what it drew."""
         computed = compute(self._engine, [segment for _, segment in work])
         now = self._clock()
         drawn = 0
@@ -140,7 +145,6 @@ class ContinuousBatch:
             drawn += self._advance(row, result, now)
         self._steps += 1
         self._rate.add(drawn, now)
-        return now
 
     def _make_room(self, plan: Plan) -> None:
         running = self._roster.running
@@ -171,6 +175,7 @@ class ContinuousBatch:
         sequence.computed += computed.tokens
         if isinstance(outcome, Draw):
             sequence.ids.append(outcome.token_id)
+            row.last_token_at = now
             if row.first_token_at is None:
                 row.first_token_at = now
             row.stream.push(row.index, outcome.token_id)

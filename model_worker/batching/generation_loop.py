@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import collections.abc
+import logging
 import threading
 import time
+from collections import deque
 from functools import partial
 
 from model_worker.batching.capacity import check_capacity
@@ -17,16 +19,18 @@ from model_worker.batching.continuous_batch import ContinuousBatch
 from model_worker.batching.inbox import Cancel, Close, Inbox, Message, StopRow, Submit, SubmittedRow
 from model_worker.batching.load import LoadSnapshot
 from model_worker.batching.publisher import Publisher
-from model_worker.batching.refusals import Draining, EngineBroken, QueueFull, Refusal, RequestFailed
+from model_worker.batching.refusals import Draining, EngineBroken, QueueFull, Refusal, RequestFailed, TooManyRows
 from model_worker.batching.scheduler import SchedulerLimits
 from model_worker.batching.token_stream import TokenStream
 from model_worker.engine import Engine
 
+CLOSE_SECONDS = 10.0  # any step of a sound engine ends within
+LOGGER = logging.getLogger("tokenmill.worker")
 OnBroken = collections.abc.Callable[[Exception], None]
 
 
 class GenerationLoop:
-    """Generates rows of token ids. All methods belong to the event loop thread that called `start`."""
+    """Generates rows of token ids. All methods but `close` belong to the event loop thread that called `start`."""
 
     def __init__(
         self,
@@ -43,6 +47,7 @@ class GenerationLoop:
         self._clock = clock
         self._on_broken = on_broken
         self._inbox = Inbox()
+        self._accepting: deque[Message] = deque()  # generation thread: taken from the inbox, not carried out yet
         self._batch = ContinuousBatch(engine, limits, clock)
         self._submitted_rows = 0
         self._refusal: Refusal | None = None
@@ -51,7 +56,7 @@ class GenerationLoop:
 
     def start(self, event_loop: asyncio.AbstractEventLoop) -> None:
         """Start the thread. It wakes readers on `event_loop`, which has to outlive it: `close` comes first."""
-        self._publisher = Publisher(event_loop, self._batch.load(None))
+        self._publisher = Publisher(event_loop, self._batch.load())
         self._thread.start()
 
     def submit(self, rows: collections.abc.Sequence[SubmittedRow]) -> TokenStream:
@@ -59,12 +64,14 @@ class GenerationLoop:
 
         Rows with identical ids compute them once. Precondition: `check_capacity` passed for each row.
 
-        Errors: QueueFull, Draining, EngineBroken; then nothing was queued.
+        Errors: TooManyRows, QueueFull, Draining, EngineBroken; then nothing was queued.
         """
         if self._refusal is not None:
             raise self._refusal
         live_rows = self._submitted_rows - self._batch.ended_rows  # never too few: only we add, only they end
         max_rows = self._limits.max_num_seqs + self._limits.max_queue
+        if len(rows) > max_rows:
+            raise TooManyRows(len(rows), max_rows)
         if live_rows + len(rows) > max_rows:
             raise QueueFull(live_rows, max_rows)
         for ids, params in rows:
@@ -105,27 +112,35 @@ class GenerationLoop:
                 return
             await self.load_changed(seen)
 
-    def close(self) -> None:
-        """Fail what still runs, close the engine and join the thread: at most the rest of a step. May be repeated."""
+    def close(self, timeout_seconds: float = CLOSE_SECONDS) -> None:
+        """Fail what still runs, close the engine and join the thread. May be repeated.
+
+        Blocks for the rest of a step, so a caller on the event loop uses a thread. A step that hangs is left behind
+        after `timeout_seconds`: its thread does not keep the process from ending.
+        """
         self._refusal = self._refusal or Draining()
         if self._publisher is None:
             self._engine.close()
         elif self._thread.is_alive():
             self._inbox.put(Close())
-            self._thread.join()
+            self._thread.join(timeout_seconds)
+            if self._thread.is_alive():
+                LOGGER.error("the engine has not ended its step within %g s: left behind", timeout_seconds)
 
     def _after_break(self, error: Exception) -> None:
-        """The thread is over: refuse what comes, fail what came after its last look into the inbox, wake everyone.
+        """The thread is over: refuse what comes, fail what it has not carried out, wake everyone.
 
         Publishing here, after the refusal is set, lets whoever drains see it: there is no later wake-up.
         """
         self._refusal = EngineBroken()
-        for message in self._inbox.take(wait=False):
-            if isinstance(message, Submit):
-                message.stream.fail(RequestFailed(EngineBroken.reason, str(self._refusal)))
-                message.stream.wake()
-        self._publish(None)
-        self._on_broken(error)
+        try:
+            for message in [*self._accepting, *self._inbox.take(wait=False)]:
+                if isinstance(message, Submit):
+                    message.stream.fail(RequestFailed(EngineBroken.reason, str(self._refusal)))
+                    message.stream.wake()
+            self._publish()
+        finally:
+            self._on_broken(error)
 
     @property
     def _published(self) -> Publisher:
@@ -136,20 +151,23 @@ class GenerationLoop:
 
     def _run(self) -> None:
         try:
-            while self._accept(self._inbox.take(wait=not self._batch)):
+            while self._accept():
                 self._step()
             self._batch.fail_all("SHUTTING_DOWN", "the worker is shutting down")
             self._batch.forget_all()
-            self._publish(None)
+            self._publish()
             self._engine.close()
         except Exception as error:  # noqa: BLE001 - whatever it is: the engine's state is unknown now
-            self._batch.fail_all(EngineBroken.reason, str(EngineBroken()))
-            self._published.call(partial(self._after_break, error))  # the thread's last act
+            try:
+                self._batch.fail_all(EngineBroken.reason, str(EngineBroken()))
+            finally:
+                self._published.call(partial(self._after_break, error))  # the thread's last act
 
-    def _accept(self, messages: list[Message]) -> bool:
+    def _accept(self) -> bool:
         """Carry out what came in. False: the loop is to end."""
-        for message in messages:
-            match message:
+        self._accepting.extend(self._inbox.take(wait=not self._batch))
+        while self._accepting:
+            match self._accepting[0]:
                 case Submit(stream, rows, arrived_at):
                     self._batch.add(stream, rows, arrived_at)
                 case StopRow(stream, row):
@@ -158,15 +176,15 @@ class GenerationLoop:
                     self._batch.cancel(stream)
                 case Close():
                     return False
+            self._accepting.popleft()  # only now: what raises is failed with those behind it
         return True
 
     def _step(self) -> None:
-        ended_at: float | None = None
         if work := self._batch.plan():
-            self._published.show(self._batch.load(self._clock()))
-            ended_at = self._batch.compute(work)
-        self._publish(ended_at if self._batch else None)
+            self._published.show(self._batch.load())
+            self._batch.compute(work)
+        self._publish()
 
-    def _publish(self, step_started_at: float | None) -> None:
-        self._published.publish(self._batch.touched, self._batch.load(step_started_at))
+    def _publish(self) -> None:
+        self._published.publish(self._batch.touched, self._batch.load())
         self._batch.touched.clear()

@@ -11,12 +11,12 @@ class LoadSnapshot(NamedTuple):
 
     running: int = 0  # rows
     waiting: int = 0  # rows
-    queued_prompt_tokens: int = 0  # tokens the waiting rows have to compute, without those they will copy
+    queued_prompt_tokens: int = 0  # of all rows, still to be computed; without those that waiting rows will copy
     kv_tokens_used: int = 0
     kv_tokens_total: int = 0
     tokens_per_second: float = 0.0  # drawn, all rows together, smoothed; 0 when idle
     step: int = 0  # steps completed since the start
-    step_started_at: float | None = None  # by the worker's clock; None when idle
+    step_started_at: float | None = None  # the current step or the last one, by the worker's clock; None before any
 
 
 class SmoothedRate:

@@ -22,6 +22,17 @@ class QueueFull(Refusal):
         self.max_rows = max_rows
 
 
+class TooManyRows(Refusal):
+    """One request has more rows than may run and wait together: it would be refused for ever."""
+
+    reason = "CAPACITY_EXCEEDED"
+
+    def __init__(self, rows: int, max_rows: int) -> None:
+        super().__init__(f"{rows} outputs in one request, this worker takes at most {max_rows} at once: send fewer")
+        self.rows = rows
+        self.max_rows = max_rows
+
+
 class Draining(Refusal):
     """The worker finishes what it has and takes nothing new. Another worker helps."""
 

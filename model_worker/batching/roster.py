@@ -24,12 +24,17 @@ class Roster:
     def __init__(self) -> None:
         self.running: list[Row] = []
         self.waiting: list[Row] = []
-        self.queued_tokens = 0  # sum over the waiting rows
+        self._waiting_prompt_tokens = 0  # sum over the waiting rows, which may be many
         self._by_stream: dict[TokenStream, dict[int, Row]] = {}
         self._next_deadline = math.inf  # no row's time is up before; may be early, never late
 
     def __len__(self) -> int:
         return len(self.running) + len(self.waiting)
+
+    @property
+    def queued_prompt_tokens(self) -> int:
+        """Prompt tokens that still have to be computed; waiting rows do not count those they will copy."""
+        return self._waiting_prompt_tokens + sum(row.prompt_left for row in self.running)
 
     @property
     def streams(self) -> list[TokenStream]:
@@ -56,8 +61,8 @@ class Roster:
         """Let a live row wait."""
         row.running = False
         follows = row.group is not None and row.group.rows[0] is not row
-        row.queued_tokens = 1 if follows else row.sequence.uncomputed
-        self.queued_tokens += row.queued_tokens
+        row.queued_prompt_tokens = min(1, row.prompt_left) if follows else row.prompt_left
+        self._waiting_prompt_tokens += row.queued_prompt_tokens
         insort(self.waiting, row, key=_arrival)
 
     def admit(self, row: Row) -> None:
@@ -110,4 +115,4 @@ class Roster:
 
     def _leave_queue(self, row: Row) -> None:
         self.waiting.remove(row)
-        self.queued_tokens -= row.queued_tokens
+        self._waiting_prompt_tokens -= row.queued_prompt_tokens

@@ -53,9 +53,10 @@ class Row:
     group: PromptGroup | None = None
     running: bool = False  # holds an extent
     overtaken: int = 0
-    queued_tokens: int = 0  # while it waits: tokens it will have to compute
+    queued_prompt_tokens: int = 0  # while it waits: prompt tokens it will have to compute itself
     admitted_at: float | None = None
     first_token_at: float | None = None
+    last_token_at: float | None = None
     cached_prompt_tokens: int = 0
 
     @property
@@ -68,6 +69,11 @@ class Row:
     def most_kv_tokens(self) -> int:
         """K/V it can ever need: its last token is drawn, never computed."""
         return self.last_length - 1
+
+    @property
+    def prompt_left(self) -> int:
+        """Prompt tokens whose K/V it does not have yet, or not any more."""
+        return max(0, self.sequence.prompt_tokens - self.sequence.computed)
 
     def as_running(self) -> RunningRow:
         """The numbers the scheduler needs to know about it."""
@@ -83,12 +89,12 @@ class Row:
     def timing(self, now: float) -> Timing:
         """Where its time went, if it ends `now`."""
         admitted = now if self.admitted_at is None else self.admitted_at
-        first = self.first_token_at
+        first, last = self.first_token_at, self.last_token_at
         return Timing(
             queue_seconds=admitted - self.arrived_at,
             prefill_seconds=(now if first is None else first) - admitted,
             time_to_first_token_seconds=None if first is None else first - self.arrived_at,
-            decode_seconds=0.0 if first is None else now - first,
+            decode_seconds=0.0 if first is None or last is None else last - first,
             total_seconds=now - self.arrived_at,
         )
 

@@ -25,7 +25,7 @@ class Timing:
     queue_seconds: float  # arrival to first admission
     prefill_seconds: float  # first admission to first token
     time_to_first_token_seconds: float | None  # arrival to first token; None: there was none
-    decode_seconds: float  # first token to end
+    decode_seconds: float  # first token to last
     total_seconds: float  # arrival to end
 
 

@@ -2,8 +2,8 @@
 
 Rules, in the order in which they are applied:
 
-1. Every running row keeps room for its next token. Where nothing is left to grow, the youngest rows give way (they are
-   queued again and replayed from their own ids), never an older one: so the oldest row always advances.
+1. Every running row keeps room for its next token. Where less is left than they need, the youngest rows give way (they
+   are queued again and replayed from their own ids), never an older one: so the oldest row always advances.
 2. Every decoding row gets its one token. Decoding never waits for prefill.
 3. What is left of the step's token budget goes to rows in prefill, oldest first.
 4. Waiting rows are admitted first come, first served, into free places, free tokens and free budget. Rows behind one
@@ -97,22 +97,25 @@ def extent_capacity(known: int, most: int, growth_tokens: int) -> int:
 
 
 def _grow(running: collections.abc.Sequence[RunningRow], free_tokens: int, growth_tokens: int) -> tuple[list[int], int]:
-    """Capacities of the rows that stay, and the tokens left. Rows give way from the end, at last the asking one."""
-    kept = len(running)
+    """Capacities of the rows that stay, and the tokens left.
+
+    Rows give way, from the end, only until those that stay have room for their known tokens. What is free then goes
+    to those that asked, oldest first, up to a whole step of growth each.
+    """
+    lacking = [max(0, row.known - row.capacity) for row in running]
+    needed, kept = sum(lacking), len(running)
+    while needed > free_tokens:
+        kept -= 1
+        needed -= lacking[kept]
+        free_tokens += running[kept].capacity
+    free_tokens -= needed
     capacities: list[int] = []
-    for index, row in enumerate(running):
-        if index >= kept:
-            break
-        if row.known <= row.capacity:
-            capacities.append(row.capacity)
-            continue
-        capacity = extent_capacity(row.known, row.most, growth_tokens)
-        while free_tokens < capacity - row.capacity and kept > index:
-            kept -= 1
-            free_tokens += running[kept].capacity
-        if index < kept:
-            free_tokens -= capacity - row.capacity
-            capacities.append(capacity)
+    for row in running[:kept]:
+        capacity = row.capacity
+        if row.known > capacity:
+            capacity = min(extent_capacity(row.known, row.most, growth_tokens), row.known + free_tokens)
+            free_tokens -= capacity - row.known
+        capacities.append(capacity)
     return capacities, free_tokens
 
 

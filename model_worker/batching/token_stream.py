@@ -68,9 +68,8 @@ class TokenStream:
         target.ending = event
 
     def fail(self, failure: RequestFailed) -> None:
-        """End the request as a whole, once; rows that have ended keep their ending."""
-        assert self._failure is None, "a second failure of the request"
-        self._failure = failure
+        """End the request as a whole; rows that have ended keep their ending, and the first failure holds."""
+        self._failure = self._failure or failure
 
     def wake(self) -> None:
         """Let a waiting reader look again. Called on the event loop; waking for nothing does no harm."""

@@ -78,7 +78,7 @@ class Rig:
         return heard
 
     def load(self) -> LoadSnapshot:
-        return self.batch.load(self.clock.now)
+        return self.batch.load()
 
     def expect(self, request: int, row: int = 0) -> tuple[list[int], FinishReason]:
         ids, params = self.requests[request][1][row]
@@ -153,6 +153,28 @@ def test_timing_tells_queue_prefill_and_decode_apart() -> None:
     timing = end.timing
     assert (timing.queue_seconds, timing.prefill_seconds, timing.decode_seconds) == (3.0, 1.0, 2.0)
     assert (timing.time_to_first_token_seconds, timing.total_seconds) == (4.0, 6.0)
+
+
+def test_decoding_ends_with_the_last_token_however_much_later_the_row_does() -> None:
+    rig = Rig()
+    rig.add((ids_of(1), RowParams(ignore_eos=True)))
+    rig.step(3)
+    rig.clock.now += 10.0
+    rig.batch.stop_row(rig.stream(0), 0)
+    timing = rig.heard(0).ends[0].timing
+    assert (timing.decode_seconds, timing.total_seconds) == (2.0, 13.0)
+
+
+def test_queued_prompt_tokens_are_those_of_running_and_waiting_rows() -> None:
+    rig = Rig(limits=SchedulerLimits(max_num_seqs=1, max_num_batched_tokens=8, growth_tokens=4))
+    rig.add((ids_of(*range(1, 31)), RowParams()))
+    rig.add((ids_of(*range(1, 21)), RowParams()))
+    heard = [rig.load().queued_prompt_tokens]
+    for _ in range(5):
+        rig.step()
+        heard.append(rig.load().queued_prompt_tokens)
+    assert heard == [50, 42, 34, 26, 20, 20]
+    assert len(rig.heard(0).tokens[0]) == 2, "a generated token is none of them"
 
 
 def test_a_time_limit_ends_a_running_row_with_what_there_is_and_a_waiting_one_with_nothing() -> None:
@@ -238,7 +260,7 @@ def test_samples_of_one_prompt_compute_it_once() -> None:
     rig = Rig()
     rig.add(*samples(4))
     rig.step(3)
-    assert rig.load()[:3] == (1, 3, 3)
+    assert rig.load()[:3] == (1, 3, 9), "6 of the first, and of each other the last one, which it does not copy"
     rig.run()
     rig.check_complete(0)
     assert cached(rig) == [0, 29, 29, 29]

@@ -11,7 +11,14 @@ import pytest
 
 from model_worker.batching.generation_loop import GenerationLoop
 from model_worker.batching.load import LoadSnapshot
-from model_worker.batching.refusals import CapacityExceeded, Draining, EngineBroken, QueueFull, RequestFailed
+from model_worker.batching.refusals import (
+    CapacityExceeded,
+    Draining,
+    EngineBroken,
+    QueueFull,
+    RequestFailed,
+    TooManyRows,
+)
 from model_worker.batching.scheduler import SchedulerLimits
 from model_worker.engine import RowFailure
 from model_worker.engines.fake_engine import FakeEngine, FakeModel
@@ -47,7 +54,6 @@ def check_empty(loop: GenerationLoop) -> None:
     load = loop.snapshot()
     assert (load.running, load.waiting, load.queued_prompt_tokens, load.kv_tokens_used) == (0, 0, 0, 0)
     assert load.tokens_per_second == 0.0
-    assert load.step_started_at is None
     assert loop._batch.arena.gaps == (Extent(0, load.kv_tokens_total),)
 
 
@@ -281,6 +287,70 @@ async def test_closing_tells_every_reader_closes_the_engine_and_ends_the_thread(
         loop.submit([(ids_of(1), LONG)])
 
 
+async def test_closing_leaves_a_step_that_hangs_behind_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    gate = Gate()
+    loop = GenerationLoop(FakeEngine(MODEL, gate), LIMITS)
+    loop.start(asyncio.get_running_loop())
+    loop.submit([(PROMPT, LONG)])
+    await asyncio.to_thread(gate.wait_until_reached)
+    loop.close(timeout_seconds=0.01)
+    assert loop._thread.is_alive()
+    assert [record.message for record in caplog.records] == [
+        "the engine has not ended its step within 0.01 s: left behind"
+    ]
+    gate.open()
+    loop.close()
+    assert not loop._thread.is_alive()
+
+
+async def test_what_stands_behind_a_message_that_breaks_the_worker_fails_like_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gate, broken = Gate(), asyncio.Queue[Exception]()
+    error = RuntimeError("an arena that does not add up")
+
+    def break_down(_: object) -> None:
+        raise error
+
+    async with serving(gate, on_broken=broken.put_nowait) as loop:
+        streams = [loop.submit([(PROMPT, LONG)])]
+        await asyncio.to_thread(gate.wait_until_reached)
+        monkeypatch.setattr(loop._batch, "cancel", break_down)
+        loop.cancel(loop.submit([(PROMPT, LONG)]))
+        streams.append(loop.submit([(PROMPT, LONG)]))
+        gate.open()
+        assert await broken.get() is error
+        for stream in streams:
+            with pytest.raises(RequestFailed) as caught:
+                await hear(stream)
+            assert caught.value.reason == "ENGINE_BROKEN"
+
+
+async def test_a_worker_that_breaks_while_it_shuts_down_is_reported_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, broken, error = Gate(), asyncio.Queue[Exception](), RuntimeError("an arena that does not add up")
+
+    def break_down() -> None:
+        raise error
+
+    async with serving(gate, on_broken=broken.put_nowait) as loop:
+        monkeypatch.setattr(loop._batch, "forget_all", break_down)
+        stream = loop.submit([(PROMPT, LONG)])
+        await asyncio.to_thread(gate.wait_until_reached)
+        loop.close(timeout_seconds=0)
+        gate.open()
+        assert await broken.get() is error
+        with pytest.raises(RequestFailed) as caught:
+            await hear(stream)
+        assert caught.value.reason == "SHUTTING_DOWN", "what was said first holds"
+
+
+async def test_a_request_of_more_rows_than_there_can_ever_be_is_not_told_to_come_back() -> None:
+    limits = SchedulerLimits(max_num_seqs=2, max_num_batched_tokens=16, max_queue=3)
+    async with serving(limits=limits) as loop:
+        with pytest.raises(TooManyRows, match=r"6 outputs in one request, .* at most 5 at once"):
+            loop.submit([(PROMPT, LONG)] * 6)
+
+
 async def test_a_loop_that_was_never_started_closes_its_engine() -> None:
     engine = FakeEngine(MODEL)
     GenerationLoop(engine, LIMITS).close()
@@ -295,7 +365,7 @@ async def test_the_load_tells_what_runs_what_waits_and_when_the_step_began() -> 
     assert at_rest == LoadSnapshot(kv_tokens_total=2000)
     stream = loop.submit([(PROMPT, LONG)] * 3)
     await asyncio.to_thread(gate.wait_until_reached)
-    assert loop.snapshot() == LoadSnapshot(1, 2, 2, 66, 2000, 0.0, 0, 7.0)
+    assert loop.snapshot() == LoadSnapshot(1, 2, 52, 66, 2000, 0.0, 0, 7.0)
     watching = asyncio.ensure_future(loop.load_changed(loop.snapshot()))
     await asyncio.sleep(0)
     assert not watching.done()
@@ -303,6 +373,8 @@ async def test_the_load_tells_what_runs_what_waits_and_when_the_step_began() -> 
     assert (await watching).step == 1
     loop.cancel(stream)
     gate.open()
+    await idle(loop)
+    assert loop.snapshot().step_started_at == 7.0, "the last step's, when there is no current one"
     loop.close()
 
 

@@ -90,10 +90,25 @@ def test_the_youngest_row_gives_way_when_nothing_is_left_to_grow() -> None:
 
 
 def test_as_many_of_the_youngest_give_way_as_needed() -> None:
-    plan = schedule([decoding(9, capacity=8), decoding(3, capacity=4), decoding(3, capacity=4)], [], 3, LIMITS)
-    assert plan.preempted == 2
-    plan = schedule([decoding(9, capacity=8), decoding(3, capacity=4), decoding(3, capacity=4)], [], 5, LIMITS)
-    assert plan.preempted == 1
+    rows = [RunningRow(13, 5, 8, 1000), decoding(3, capacity=4), decoding(3, capacity=4)]
+    assert [schedule(rows, [], free, LIMITS).preempted for free in (0, 1, 4, 5)] == [2, 1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("rows", "free_tokens", "capacities"),
+    [
+        ([RunningRow(101, 100, 100, 500), RunningRow(90, 89, 100, 500)], 63, [163, 100]),
+        ([RunningRow(100, 99, 164, 500), RunningRow(101, 100, 100, 500)], 63, [164, 163]),
+        ([RunningRow(101, 100, 100, 500), RunningRow(101, 100, 100, 500)], 2, [101, 101]),
+        ([RunningRow(101, 100, 100, 500), RunningRow(101, 100, 100, 500)], 9, [108, 101]),
+        ([RunningRow(101, 100, 100, 500), RunningRow(101, 100, 100, 500)], 200, [165, 165]),
+    ],
+)
+def test_nobody_gives_way_while_there_is_room_for_each_next_token(
+    rows: list[RunningRow], free_tokens: int, capacities: list[int]
+) -> None:
+    plan = schedule(rows, [], free_tokens, SchedulerLimits())
+    assert (plan.preempted, plan.capacities) == (0, capacities)
 
 
 def test_the_youngest_row_itself_gives_way_rather_than_an_older_one() -> None:
@@ -102,11 +117,11 @@ def test_the_youngest_row_itself_gives_way_rather_than_an_older_one() -> None:
     assert plan.capacities == [28]
 
 
-def test_a_row_that_gives_way_itself_takes_no_younger_one_back_in() -> None:
-    rows = [decoding(20), decoding(9, capacity=8, most=11), decoding(9, capacity=8), decoding(3, capacity=3)]
+def test_what_the_youngest_gave_up_goes_to_every_row_that_asked_before_any_gets_more() -> None:
+    rows = [decoding(20), decoding(9, capacity=8), decoding(9, capacity=8), decoding(3, capacity=3)]
     plan = schedule(rows, [], 0, LIMITS)
-    assert plan.preempted == 2
-    assert plan.capacities == [28, 11]
+    assert plan.preempted == 1
+    assert plan.capacities == [28, 10, 9]
 
 
 @pytest.mark.parametrize(

@@ -126,8 +126,15 @@ def test_nothing_comes_after_a_failure() -> None:
         stream.push(0, 1)
     with pytest.raises(AssertionError, match="after the request failed"):
         stream.end(finished())
-    with pytest.raises(AssertionError, match="second failure"):
-        stream.fail(RequestFailed("ENGINE_BROKEN", "message"))
+
+
+async def test_of_two_failures_the_first_is_heard() -> None:
+    stream = TokenStream([10])
+    stream.fail(RequestFailed("SHUTTING_DOWN", "message"))
+    stream.fail(RequestFailed("ENGINE_BROKEN", "message"))
+    with pytest.raises(RequestFailed) as caught:
+        await anext(stream)
+    assert caught.value.reason == "SHUTTING_DOWN"
 
 
 def test_a_row_takes_no_more_tokens_than_its_limit() -> None:
