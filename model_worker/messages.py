@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from grpc import StatusCode
 
 from model_worker.batching.load import LoadSnapshot
-from model_worker.batching.refusals import CapacityExceeded, QueueFull, Refusal, RequestFailed
+from model_worker.batching.refusals import CapacityExceeded, QueueFull, Refusal, RequestFailed, TooManyRows
 from model_worker.batching.row_events import FailedEvent, FinishedEvent, RowEvent, Timing, TokensEvent, Usage
 from model_worker.engine import GenerationDefaults
 from rpc.errors import ServiceError, invalid_field, queue_full, unavailable
@@ -42,6 +42,8 @@ def named_errors() -> Iterator[None]:
         raise queue_full("the worker's queue", RETRY_AFTER_SECONDS) from None
     except CapacityExceeded as error:
         raise invalid_field("start.rows", str(error), reason=error.reason) from None
+    except TooManyRows as error:
+        raise invalid_field("start.tokens.rows", str(error), reason=error.reason) from None
     except (Refusal, RequestFailed) as error:
         raise unavailable(error.reason, str(error)) from None
 

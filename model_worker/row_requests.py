@@ -42,9 +42,9 @@ class ServedModel:
 def rows_from(start: worker_pb2.Start, model: ServedModel) -> list[SubmittedRow]:
     """The rows of a request. Errors: ServiceError naming the field; nothing has been scheduled then."""
     if start.model not in {"", model.name}:
-        raise unknown_model(start.model)
+        raise unknown_model(start.model).with_prefix("start.")
     if start.vocabulary_fingerprint != model.vocabulary_fingerprint:
-        raise vocabulary_mismatch()
+        raise vocabulary_mismatch().with_prefix("start.")
     rows = unpack_tensor(start.tokens, model.spec.vocabulary_size, "start.tokens")
     if len(start.rows) != len(rows):
         raise invalid_field("start.rows", f"one per row of the tensor is needed: {len(rows)}, got {len(start.rows)}")
@@ -79,14 +79,15 @@ def _row(index: int, ids: array[int], params: worker_pb2.RowParams, model: Serve
 
 
 def _max_new_tokens(params: worker_pb2.RowParams, prompt_tokens: int, field: str, spec: EngineSpec) -> int:
-    given = params.max_new_tokens if params.HasField("max_new_tokens") else None
-    check_token_limits(given, params.min_new_tokens, field)
-    limit = DEFAULT_MAX_NEW_TOKENS if given is None else given  # a row ends at the context by itself, and says so
+    has_limit = params.HasField("max_new_tokens")
+    limit = params.max_new_tokens if has_limit else DEFAULT_MAX_NEW_TOKENS
+    reachable = limit if has_limit else min(limit, spec.context_length - prompt_tokens)
+    check_token_limits(reachable, params.min_new_tokens, field)
     try:
         check_capacity(prompt_tokens, limit, spec)
     except CapacityExceeded as error:
         raise invalid_field(f"{field}.max_new_tokens", str(error), reason=error.reason) from None
-    return limit
+    return limit  # and not `reachable`: a row that ends at the context says so
 
 
 def _sampling(params: worker_pb2.RowParams, field: str, model: ServedModel) -> SamplingParams:

@@ -16,8 +16,9 @@ import grpc
 
 from model_worker.batching.generation_loop import GenerationLoop
 from model_worker.batching.refusals import RequestFailed
+from model_worker.batching.row_events import FailedEvent, RowEvent, TokensEvent
 from model_worker.batching.scheduler import SchedulerLimits
-from model_worker.engine import Engine
+from model_worker.engine import Engine, OutOfMemory
 from model_worker.engines.choice import load_engine
 from model_worker.loading.load_errors import LoadError
 from model_worker.loading.load_progress import LoadProgress, ProgressDisplay
@@ -49,10 +50,11 @@ class WorkerService:
         self._display = ProgressDisplay()
         self._broken: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._generation: GenerationLoop | None = None
+        instance_id = uuid.uuid4().hex
         self._servicer = WorkerServicer(
             worker_pb2.GetWorkerResponse(
-                worker_id=f"{platform.node()}:{settings.port}",
-                instance_id=uuid.uuid4().hex,
+                worker_id=settings.worker_id or f"{platform.node()}:{settings.port or instance_id}",
+                instance_id=instance_id,
                 model=settings.model_name,
                 api_revision=API_REVISION,
             )
@@ -70,6 +72,9 @@ class WorkerService:
             engine = await in_daemon_thread(lambda: self._load(self._settings, self._show))
         except (FingerprintError, LoadError) as error:
             raise StartError(str(error)) from error
+        except OutOfMemory as error:
+            raise StartError("the model and its K/V do not fit into memory (--kv-cache-memory)") from error
+        self._show(LoadProgress("warming up", 0.99))
         self._generation = GenerationLoop(engine, limits, on_broken=self._on_broken)
         self._generation.start(asyncio.get_running_loop())
         await self._warm_up(self._generation)
@@ -78,6 +83,7 @@ class WorkerService:
             LOGGER.warning("the model's generation_config.json sets %s, which this release does not apply", field)
         model = ServedModel(self._settings.model_name, fingerprint, engine.spec, defaults, self._settings.seed)
         self._servicer.generating = Generating(self._generation, model, self._description(model, limits))
+        self._show(LoadProgress("ready", 1.0))  # last: whoever hears it finds the description complete
 
     async def wait_broken(self) -> str:
         """Return once the engine has failed as a whole."""
@@ -105,7 +111,7 @@ class WorkerService:
             raise StartError(str(error)) from None
 
     def _show(self, progress: LoadProgress) -> None:
-        """Called from the loading thread: one assignment, and a line for the operator."""
+        """Called from the loading thread, and after it: one assignment, and a line for the operator."""
         self._servicer.progress = progress
         self._display(progress)
 
@@ -116,11 +122,17 @@ class WorkerService:
 
     async def _warm_up(self, generation: GenerationLoop) -> None:
         """Generate one token. Errors: StartError."""
+        heard: list[RowEvent] = []
         try:
-            async for _ in generation.submit([(array("i", [0]), RowParams(max_new_tokens=1))]):
-                pass
+            async for events in generation.submit([(array("i", [0]), RowParams(max_new_tokens=1))]):
+                heard += events
         except RequestFailed as error:
             raise StartError(f"no token could be generated: {error}") from error
+        for event in heard:
+            if isinstance(event, FailedEvent):
+                raise StartError(f"no token could be generated: {event.message}")
+        if not any(isinstance(event, TokensEvent) for event in heard):
+            raise StartError("no token could be generated")
 
     def _description(self, model: ServedModel, limits: SchedulerLimits) -> worker_pb2.GetWorkerResponse:
         spec = model.spec

@@ -72,9 +72,12 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
                         if isinstance(event, FinishedEvent):
                             usage["prompt_tokens"] += event.usage.prompt_tokens
                             usage["completion_tokens"] += event.usage.completion_tokens
-                        elif isinstance(event, FailedEvent) and len(rows) == 1:
-                            raise row_error(event)
-                    yield events_message(events)
+                    last = events[-1]
+                    failure = row_error(last) if len(rows) == 1 and isinstance(last, FailedEvent) else None
+                    if sent := events if failure is None else events[:-1]:
+                        yield events_message(sent)
+                    if failure is not None:
+                        raise failure
         except ServiceError:
             if stopping.done() and not stopping.cancelled() and (mistake := stopping.exception()):
                 raise mistake from None  # a message that is no stop_row gave the request up

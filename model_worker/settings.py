@@ -14,6 +14,7 @@ class WorkerSettings(ServiceSettings):
     """Tokenmill model worker: token tensors in, streamed token ids out."""
 
     port: int = option("port to listen on; 0 picks a free one", 50053, at_least=0, at_most=65535)
+    worker_id: str | None = option("name of this worker for its callers; none: the host's name and the port", None)
     model: Path = option("local model folder (safetensors)")
     served_model_name: str | None = option("the model's name in requests; none: the folder's name", None)
     tokenizer: Path | None = option("folder with the model's tokenizer.json; none: the model folder", None)

@@ -15,7 +15,7 @@ from rpc.cpu import granted_cores
 
 def load_engine(settings: WorkerSettings, progress: Callable[[LoadProgress], None]) -> Engine:
     """Load the engine; takes seconds to minutes. Errors: LoadError."""
-    return _fake(settings, progress) if settings.engine == "fake" else _transformers(settings, progress)
+    return _fake(settings) if settings.engine == "fake" else _transformers(settings, progress)
 
 
 def _transformers(settings: WorkerSettings, progress: Callable[[LoadProgress], None]) -> Engine:
@@ -34,7 +34,7 @@ def _transformers(settings: WorkerSettings, progress: Callable[[LoadProgress], N
     return loader.load_engine(wanted, progress)
 
 
-def _fake(settings: WorkerSettings, progress: Callable[[LoadProgress], None]) -> Engine:
+def _fake(settings: WorkerSettings) -> Engine:
     from model_worker.engines.fake_engine import FakeEngine, FakeModel  # noqa: PLC0415 - see the top of the file
 
     context_length = settings.max_model_len or FakeModel().context_length
@@ -43,7 +43,6 @@ def _fake(settings: WorkerSettings, progress: Callable[[LoadProgress], None]) ->
         context_length=context_length,
         kv_capacity_tokens=8 * context_length,
     )
-    progress(LoadProgress("ready", 1.0))
     return FakeEngine(model)
 
 

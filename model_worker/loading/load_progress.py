@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from typing import Literal, TextIO
 
-LoadStage = Literal["checking files", "loading weights", "quantizing", "preparing", "testing", "ready"]
+LoadStage = Literal["checking files", "loading weights", "quantizing", "preparing", "testing", "warming up", "ready"]
 _BAR_CELLS = 30
 _log = logging.getLogger("tokenmill.worker.load")
 

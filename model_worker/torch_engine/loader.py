@@ -219,5 +219,4 @@ def _tested_engine(
         engine.close()
         raise
     _log.info("self-test passed: deviation %.2g of at most %.2g", result.deviation, result.tolerance)
-    progress(LoadProgress("ready", 1.0))
     return engine

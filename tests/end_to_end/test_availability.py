@@ -67,7 +67,10 @@ class TestFull:
             assert len((await stack.gateway.Generate(generate_tokens(PROMPT, n=4))).outputs) == 4
             before = (await stack.idle()).step
             heard = await refusal(stack.gateway.Generate(generate_tokens(PROMPT, n=5)))
-            assert heard.code is CODE.RESOURCE_EXHAUSTED
+            assert (heard.code, heard.reason, heard.field) == (CODE.INVALID_ARGUMENT, "CAPACITY_EXCEEDED", "n")
+            assert "at most 4" in heard.message, "the caller learns what would be taken, and not to try the same again"
+            heard = await refusal(ask(stack, start(stack, [PROMPT] * 5)))
+            assert (heard.code, heard.field) == (CODE.INVALID_ARGUMENT, "start.tokens.rows")
             assert (await stack.idle()).step == before
 
     async def test_a_full_tokenizer_service_refuses_with_a_retry_hint(self, tier: TokenizerTier) -> None:

@@ -74,6 +74,7 @@ ROWS: dict[str, tuple[Row, str]] = {
     "max_new_tokens 0": (Row(max_new_tokens=0), "max_new_tokens"),
     "min over max": (Row(max_new_tokens=1, min_new_tokens=2), "min_new_tokens"),
     "min below 0": (Row(min_new_tokens=-1), "min_new_tokens"),
+    "min over what a row gets unasked": (Row(min_new_tokens=1025), "min_new_tokens"),
     "temperature not a number": (Row(sampling=Sampling(temperature=math.nan)), "sampling.temperature"),
     "top_p 0": (Row(sampling=Sampling(top_p=0)), "sampling.top_p"),
     "top_k below 0": (Row(sampling=Sampling(top_k=-1)), "sampling.top_k"),
@@ -111,9 +112,10 @@ async def test_a_prompt_over_a_workers_context_is_refused_with_both_counts(stack
 
 async def test_a_worker_knows_its_model_and_its_vocabulary(stack: Stack) -> None:
     heard = await refused(stack, ask(stack, start(stack, [[1]], model="other")))
-    assert (heard.code, heard.reason, heard.field) == (CODE.NOT_FOUND, "UNKNOWN_MODEL", "model")
+    assert (heard.code, heard.reason, heard.field) == (CODE.NOT_FOUND, "UNKNOWN_MODEL", "start.model")
     for fingerprint in ("", "0" * 64):
         heard = await refused(stack, ask(stack, start(stack, [[1]], vocabulary_fingerprint=fingerprint)))
+        assert heard.field == "start.vocabulary_fingerprint"
         assert (heard.code, heard.reason) == (CODE.FAILED_PRECONDITION, "VOCABULARY_MISMATCH")
 
 

@@ -351,7 +351,7 @@ class LoadProgress(_message.Message):
     STAGE_FIELD_NUMBER: _builtins.int
     FRACTION_FIELD_NUMBER: _builtins.int
     stage: _builtins.str
-    """For people: "checking files", "loading weights", "quantizing", "preparing", "testing" or "ready"."""
+    """For people: "checking files", "loading weights", "quantizing", "preparing", "testing", "warming up" or "ready"."""
     fraction: _builtins.float
     """Of the whole load, 0 to 1; never falls."""
     def __init__(
@@ -422,7 +422,7 @@ class GetWorkerResponse(_message.Message):
     EOS_TOKEN_IDS_FIELD_NUMBER: _builtins.int
     DEFAULTS_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
-    """Stable across restarts: the host's name and the port unless configured."""
+    """Stable across restarts: --worker-id, else the host's name and the port. Only with port 0 it is new at each start."""
     instance_id: _builtins.str
     """New at each start."""
     model: _builtins.str
