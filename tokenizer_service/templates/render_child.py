@@ -16,6 +16,8 @@ from tokenizer_service.templates.render_limits import FRAME_LENGTH, Answer, Rend
 
 # Only what Python needs to run: credentials in the service's environment are none of a template's business.
 _INHERITED = ("TZ", "LD_LIBRARY_PATH", "PYTHONHOME")
+# Where this package stands; the service may have found it in its working directory, where the process does not look.
+_IMPORT_ROOT = str(Path(__file__).resolve().parents[2])
 _START_SECONDS = 30.0  # starting takes 0.1 s; a machine that needs longer than this cannot serve
 _BACKSTOP_SECONDS = 1.0  # the process's own alarm comes first; this is for one that hangs outside of Python
 
@@ -114,6 +116,5 @@ class RenderChild:
 
 
 def _environment() -> dict[str, str]:
-    package_root = str(Path(__file__).resolve().parent.parent)
-    search_path = os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH"))))
+    search_path = os.pathsep.join(filter(None, (_IMPORT_ROOT, os.environ.get("PYTHONPATH"))))
     return {"PYTHONPATH": search_path} | {name: os.environ[name] for name in _INHERITED if name in os.environ}
