@@ -1,7 +1,8 @@
 """One RPC on its way through its handler: request id in and out, every exception to a status, one log line.
 
-Requests are decoded here and not by the library, which would answer a malformed one with UNKNOWN. The request id leaves
-with the first response and not before: a call whose headers have not been sent can still be retried by its caller.
+Requests are decoded and responses encoded here and not by the library, which would answer a malformed one with UNKNOWN
+and an oversized one without details. The request id leaves with the first response and not before: a call whose headers
+have not been sent can still be retried by its caller.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from google.protobuf.message import DecodeError
 
 from rpc import log
 from rpc.call_record import CURRENT, REQUEST_ID_KEY, CallRecord
-from rpc.errors import ServiceError, internal, malformed_message
+from rpc.errors import ServiceError, internal, malformed_message, response_too_large
 from rpc.running_calls import RunningCall, RunningCalls
 from rpc.status import details_metadata
+from rpc.transport import MAX_MESSAGE_BYTES
 
 LOGGER = logging.getLogger("tokenmill.rpc")
 QUIET_PREFIXES = ("/grpc.health.", "/grpc.reflection.")  # probes would drown the log
@@ -48,7 +50,7 @@ class Call:
         async with self.handled(context):
             method: Callable[..., Awaitable[Any]] = self.handler.stream_unary or self.handler.unary_unary
             response = await method(self.request(raw), context)
-            encoded: bytes = self.handler.response_serializer(response)
+            encoded = self.encode(response)
             await context.send_initial_metadata((self.request_id,))
             return encoded
 
@@ -63,10 +65,11 @@ class Call:
             headers_sent = False
             async with aclosing(method(self.request(raw), context)) as responses:
                 async for response in responses:
+                    encoded = self.encode(response)
                     if not headers_sent:
                         await context.send_initial_metadata((self.request_id,))
                         headers_sent = True
-                    await context.write(response)
+                    await context.write(encoded)
 
     def request(self, raw: Any) -> Any:
         """The decoded request, or the iterator over decoded requests."""
@@ -83,6 +86,13 @@ class Call:
             return self.handler.request_deserializer(raw)
         except (DecodeError, UnicodeDecodeError) as error:
             raise malformed_message() from error
+
+    def encode(self, response: Any) -> bytes:
+        """Encode one response. Errors: ServiceError (MESSAGE_TOO_LARGE), where the library's refusal would go unlogged."""
+        encoded: bytes = self.handler.response_serializer(response)
+        if len(encoded) > MAX_MESSAGE_BYTES:
+            raise response_too_large(len(encoded), MAX_MESSAGE_BYTES)
+        return encoded
 
     @asynccontextmanager
     async def handled(self, context: Context) -> AsyncIterator[None]:

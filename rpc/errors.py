@@ -64,6 +64,12 @@ def malformed_message() -> ServiceError:
     return ServiceError(StatusCode.INVALID_ARGUMENT, "MALFORMED_MESSAGE", text)
 
 
+def response_too_large(size_bytes: int, limit_bytes: int) -> ServiceError:
+    """The answer to a valid request does not fit into one message."""
+    text = f"the response would have {size_bytes} bytes, a message has at most {limit_bytes}: ask for less at once"
+    return ServiceError(StatusCode.RESOURCE_EXHAUSTED, "MESSAGE_TOO_LARGE", text)
+
+
 def unknown_method() -> ServiceError:
     """The service has no such method."""
     return ServiceError(StatusCode.UNIMPLEMENTED, "UNKNOWN_METHOD", "there is no method of this name here")
@@ -82,10 +88,11 @@ def unknown_model(name: str) -> ServiceError:
     )
 
 
-def vocabulary_mismatch() -> ServiceError:
-    """The token ids were made by another vocabulary than the model's."""
-    text = "vocabulary_fingerprint: the token ids were made with another vocabulary than this model's"
-    return ServiceError(StatusCode.FAILED_PRECONDITION, "VOCABULARY_MISMATCH", text, field="vocabulary_fingerprint")
+def vocabulary_mismatch(field: str | None = "vocabulary_fingerprint") -> ServiceError:
+    """The token ids were made by another vocabulary than the model's; `field`: None where requests do not name it."""
+    text = "the token ids were made with another vocabulary than this model's"
+    message = text if field is None else f"{field}: {text}"
+    return ServiceError(StatusCode.FAILED_PRECONDITION, "VOCABULARY_MISMATCH", message, field=field)
 
 
 def no_chat_template(model: str) -> ServiceError:

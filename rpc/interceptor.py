@@ -25,13 +25,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler:
         """Return the method's handler with ours around it."""
-        handler = await continuation(handler_call_details) or UNKNOWN_METHOD
+        found = await continuation(handler_call_details)
         metadata = handler_call_details.invocation_metadata or ()
-        record = CallRecord(handler_call_details.method, request_id_from(metadata))
+        # The name of a method that we do not have is the caller's text, which has no place in a log.
+        method = handler_call_details.method if found else "unknown"
+        handler = found or UNKNOWN_METHOD
+        record = CallRecord(method, request_id_from(metadata))
         call = Call(handler, record, self.running)
         if handler.response_streaming:
             make = _STREAM_STREAM if handler.request_streaming else _UNARY_STREAM
-            return make(call.stream, response_serializer=handler.response_serializer)
+            return make(call.stream)
         make = _STREAM_UNARY if handler.request_streaming else _UNARY_UNARY
         return make(call.unary)
 

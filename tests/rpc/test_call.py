@@ -171,6 +171,14 @@ class TestFailures:
         assert error.code() is STATUS.UNIMPLEMENTED
         assert details_of(error)[0].reason == "UNKNOWN_METHOD"
 
+    async def test_the_name_of_an_unknown_method_is_not_logged(self, caplog):
+        caplog.set_level(logging.INFO)
+        async with channel_to() as channel:
+            await failure(channel.unary_unary("/x code=OK request_id=forged \x1b[31m")(b""))
+        (line,) = [log.ConsoleFormatter().format(record) for record in caplog.records if record.message == "rpc"]
+        assert "method=unknown code=UNIMPLEMENTED" in line
+        assert "forged" not in line
+
 
 class TestMetadata:
     async def test_the_request_id_is_taken_over_and_returned_first_and_last(self):
@@ -430,6 +438,26 @@ class TestSizes:
         assert error.code() is STATUS.RESOURCE_EXHAUSTED
         assert from_rpc_error(error, "the gateway").reason == "MESSAGE_TOO_LARGE"
         assert peers[0] == peers[1]
+
+    @pytest.mark.parametrize("method", ["Generate", "StreamGenerate"])
+    async def test_a_response_over_the_limit_is_an_error_with_details_and_logged_as_such(self, caplog, method):
+        caplog.set_level(logging.INFO)
+        huge = "x" * (32 * 2**20)
+
+        async def answer_at_length(request, context):
+            return gateway_pb2.GenerateResponse(outputs=[gateway_pb2.Output(text=huge)])
+
+        async def stream_at_length(request, context):
+            yield gateway_pb2.StreamGenerateResponse(delta=gateway_pb2.Delta(text=huge))
+
+        async with channel_to(generate=answer_at_length, stream_generate=stream_at_length) as channel:
+            call = getattr(gateway_pb2_grpc.InferenceServiceStub(channel), method)
+            error = await failure(call(REQUEST, metadata=(("x-request-id", "the-id"),)))
+        assert error.code() is STATUS.RESOURCE_EXHAUSTED
+        assert details_of(error)[0].reason == "MESSAGE_TOO_LARGE"
+        assert dict(error.trailing_metadata())["x-request-id"] == "the-id"
+        (record,) = [record for record in caplog.records if record.message == "rpc"]
+        assert "code=RESOURCE_EXHAUSTED" in log.ConsoleFormatter().format(record)
 
     async def test_a_stream_that_begins_over_the_limit_is_refused(self):
         async def read_all(requests, context):
