@@ -153,6 +153,7 @@ class OutputFailed:
 
     index: int
     error: ServiceError
+    usage: Usage
 
 
 Event = Started | OutputDelta | OutputFinished | OutputFailed

@@ -66,7 +66,7 @@ class Output:
                 if self.matched is not None:
                     return self.finish_if_matched(now)
                 self.is_ended = True
-                return [OutputFailed(self.index, error)]
+                return [OutputFailed(self.index, error, self._usage(0))]
 
     def needs_stop(self) -> bool:
         """Whether the row has to be stopped at the worker now; true once."""
@@ -103,10 +103,13 @@ class Output:
             stop_string=self.matched,
             stop_token_id=stop_token_id,
             seed=seed,
-            usage=Usage(len(self._row.ids), finished.usage.cached_prompt_tokens, self._completion_tokens),
+            usage=self._usage(finished.usage.cached_prompt_tokens),
             timing=self._timing(finished.timing, now),
         )
         return [*events, terminal]
+
+    def _usage(self, cached_prompt_tokens: int) -> Usage:
+        return Usage(len(self._row.ids), cached_prompt_tokens, self._completion_tokens)
 
     def _timing(self, worker: Timing, now: float) -> Timing:
         """Queue, prefill and decode as the worker measured them; the rest from the request's arrival here."""

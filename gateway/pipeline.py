@@ -165,5 +165,5 @@ def expired(generation: Generation, model: ServedModel, seconds: float) -> Itera
             stop_token_id=None,
             seed=mix64(seed, index % generation.n),
             usage=Usage(),
-            timing=Timing(queue=seconds, total=seconds),
+            timing=Timing(total=seconds),
         )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from array import array
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from gateway.generation import Generation, Prompt, Stopping
 from gateway.model_description import from_message
+from rpc.chat_limits import MAX_MESSAGES, MAX_TOOLS, ROLES
 from rpc.errors import invalid_field, not_implemented
 from rpc.generation_params import (
     MAX_STOP_TOKEN_IDS,
@@ -23,7 +25,8 @@ from tokenmill.v1 import gateway_pb2, generation_pb2, tokenizer_pb2
 MAX_OUTPUTS = 64
 MAX_STOP_STRINGS = 8
 MAX_STOP_STRING_BYTES = 240
-ROLES = ("system", "developer", "user", "assistant", "tool")
+# Ids of all token prompts of one call: more than any context, and converted in milliseconds.
+MAX_PROMPT_IDS = 2**20
 
 Request = gateway_pb2.GenerateRequest | gateway_pb2.ChatRequest
 
@@ -37,34 +40,27 @@ class _Prompts(NamedTuple):
     tokens: Sequence[array[int]] = ()
 
 
-def generation_from_prompts(request: gateway_pb2.GenerateRequest) -> Generation:
-    """A GenerateRequest as a plain value. Errors: ServiceError naming the field."""
-    kind = request.WhichOneof("input")
-    if kind is None:
-        raise invalid_field("input", "one of prompts and token_prompts is required")
-    if kind == "token_prompts":
-        rows = _token_prompts(request)
-        return _generation(request, _Prompts("token_prompts.prompts[{index}].ids", len(rows), tokens=rows))
-    texts = request.prompts.texts
-    if not texts:
-        raise invalid_field("prompts.texts", "must not be empty")
-    for index, text in enumerate(texts):
-        if not text:
-            raise invalid_field(f"prompts.texts[{index}]", "must not be empty")
-    encode = _encode_request(request, tokenizer_pb2.EncodeRequest(prompts=request.prompts))
-    return _generation(request, _Prompts("prompts.texts[{index}]", len(texts), Prompt(encode)))
-
-
-def generation_from_chat(request: gateway_pb2.ChatRequest, *, counting: bool = False) -> Generation:
-    """A ChatRequest as a plain value; `counting` allows what can be counted but not answered yet.
+def generation_from_prompts(request: gateway_pb2.GenerateRequest, *, counting: bool = False) -> Generation:
+    """A GenerateRequest as a plain value; `counting` looks at its prompts alone.
 
     Errors: ServiceError naming the field.
     """
-    if not request.messages:
-        raise invalid_field("messages", "must not be empty")
-    for index, message in enumerate(request.messages):
-        if message.role not in ROLES:
-            raise invalid_field(f"messages[{index}].role", f"must be one of {', '.join(ROLES)}")
+    kind = request.WhichOneof("input")
+    if kind is None:
+        raise invalid_field("input", "one of prompts and token_prompts is required")
+    prompt_count = len(request.token_prompts.prompts if kind == "token_prompts" else request.prompts.texts)
+    n = _outputs_per_prompt(request, prompt_count, counting=counting)
+    prompts = _token_prompts(request) if kind == "token_prompts" else _text_prompts(request)
+    return _generation(request, prompts, n, counting=counting)
+
+
+def generation_from_chat(request: gateway_pb2.ChatRequest, *, counting: bool = False) -> Generation:
+    """A ChatRequest as a plain value; `counting` looks at its prompt alone.
+
+    Errors: ServiceError naming the field.
+    """
+    n = _outputs_per_prompt(request, 1, counting=counting)
+    _check_chat(request)
     if request.tools and not counting:
         raise not_implemented("tools", "answering with tool calls")
     chat = tokenizer_pb2.ChatPrompt(
@@ -75,7 +71,40 @@ def generation_from_chat(request: gateway_pb2.ChatRequest, *, counting: bool = F
         continue_final_message=request.continue_final_message,
     )
     encode = _encode_request(request, tokenizer_pb2.EncodeRequest(chat=chat))
-    return _generation(request, _Prompts("messages", 1, Prompt(encode)))
+    return _generation(request, _Prompts("messages", 1, Prompt(encode)), n, counting=counting)
+
+
+def _outputs_per_prompt(request: Request, prompt_count: int, *, counting: bool) -> int:
+    """`n`, before anything is made of the prompts: their number is bounded with it."""
+    n = request.n if request.HasField("n") and not counting else 1
+    if n < 1:
+        raise invalid_field("n", f"must be at least 1, got {n}")
+    if n * prompt_count > MAX_OUTPUTS:
+        raise invalid_field("n", f"n x prompts must be at most {MAX_OUTPUTS}, got {n} x {prompt_count}")
+    return n
+
+
+def _check_chat(request: gateway_pb2.ChatRequest) -> None:
+    if not request.messages:
+        raise invalid_field("messages", "must not be empty")
+    if len(request.messages) > MAX_MESSAGES:
+        raise invalid_field("messages", f"at most {MAX_MESSAGES}, got {len(request.messages)}")
+    if len(request.tools) > MAX_TOOLS:
+        raise invalid_field("tools", f"at most {MAX_TOOLS}, got {len(request.tools)}")
+    for index, message in enumerate(request.messages):
+        if message.role not in ROLES:
+            raise invalid_field(f"messages[{index}].role", f"must be one of {', '.join(ROLES)}")
+
+
+def _text_prompts(request: gateway_pb2.GenerateRequest) -> _Prompts:
+    texts = request.prompts.texts
+    if not texts:
+        raise invalid_field("prompts.texts", "must not be empty")
+    for index, text in enumerate(texts):
+        if not text:
+            raise invalid_field(f"prompts.texts[{index}]", "must not be empty")
+    encode = _encode_request(request, tokenizer_pb2.EncodeRequest(prompts=request.prompts))
+    return _Prompts("prompts.texts[{index}]", len(texts), Prompt(encode))
 
 
 def _encode_request(request: Request, encode: tokenizer_pb2.EncodeRequest) -> tokenizer_pb2.EncodeRequest:
@@ -96,39 +125,46 @@ def _truncation(request: Request) -> int | None:
     return request.truncate_prompt_tokens
 
 
-def _token_prompts(request: gateway_pb2.GenerateRequest) -> tuple[array[int], ...]:
-    if not request.token_prompts.prompts:
+def _token_prompts(request: gateway_pb2.GenerateRequest) -> _Prompts:
+    prompts = request.token_prompts.prompts
+    if not prompts:
         raise invalid_field("token_prompts.prompts", "must not be empty")
+    for field in ("add_special_tokens", "parse_special_tokens"):
+        if getattr(request, field):
+            raise invalid_field(field, "goes with text: token_prompts are used as they are")
+    total = sum(len(prompt.ids) for prompt in prompts)
+    if total > MAX_PROMPT_IDS:
+        raise invalid_field("token_prompts.prompts", f"at most {MAX_PROMPT_IDS} ids in all, got {total}")
     keep = _truncation(request) or 0
     rows = []
-    for index, prompt in enumerate(request.token_prompts.prompts):
+    for index, prompt in enumerate(prompts):
         field = f"token_prompts.prompts[{index}].ids"
         if not prompt.ids:
             raise invalid_field(field, "must not be empty")
         if max(prompt.ids) >= 2**31:
             raise invalid_field(field, f"{max(prompt.ids)} is outside the vocabulary")
         rows.append(array("i", prompt.ids[-keep:]))
-    return tuple(rows)
+    return _Prompts("token_prompts.prompts[{index}].ids", len(rows), tokens=tuple(rows))
 
 
-def _generation(request: Request, prompts: _Prompts) -> Generation:
-    n = request.n if request.HasField("n") else 1
-    if n < 1:
-        raise invalid_field("n", f"must be at least 1, got {n}")
-    if n * prompts.prompt_count > MAX_OUTPUTS:
-        raise invalid_field("n", f"n x prompts must be at most {MAX_OUTPUTS}, got {n} x {prompts.prompt_count}")
-    if request.HasField("response_format"):
-        raise not_implemented("response_format", "constrained output")
-    check_sampling(request.sampling, "sampling")
-    check_output_options(request.output, "output")
-    check_scheduling(request.cache_salt, request.priority, "")
-    return Generation(
+def _generation(request: Request, prompts: _Prompts, n: int, *, counting: bool) -> Generation:
+    generation = Generation(
         model=request.model,
         prompt=prompts.text,
         prompt_path=prompts.path,
         token_prompts=prompts.tokens,
         prompt_count=prompts.prompt_count,
         n=n,
+    )
+    if counting:
+        return generation
+    if request.response_format.WhichOneof("format"):
+        raise not_implemented("response_format", "constrained output")
+    check_sampling(request.sampling, "sampling")
+    check_output_options(request.output, "output")
+    check_scheduling(request.cache_salt, request.priority, "")
+    return dataclasses.replace(
+        generation,
         sampling=from_message(request.sampling),
         stopping=_stopping(request.stopping),
         token_ids=request.output.token_ids,

@@ -67,12 +67,11 @@ class CollectedOutputs:
             case OutputFailed(index, error):
                 self.outputs[index].text = "".join(self._texts[index])
                 self.outputs[index].error.CopyFrom(to_output_error(error))
+                self.outputs[index].usage.CopyFrom(usage_message(event.usage))
 
     def usage(self) -> generation_pb2.Usage:
         """Of the whole call: each prompt counted once."""
-        # One sample of each prompt that has not failed; all of its samples agree on the prompt but for what was reused.
-        samples = [self.outputs[start : start + self._n] for start in range(0, len(self.outputs), self._n)]
-        first_samples = [next((o for o in outputs if o.HasField("finish")), outputs[0]) for outputs in samples]
+        first_samples = self.outputs[:: self._n]
         return generation_pb2.Usage(
             prompt_tokens=sum(output.usage.prompt_tokens for output in first_samples),
             cached_prompt_tokens=sum(output.usage.cached_prompt_tokens for output in first_samples),

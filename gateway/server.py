@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from contextlib import suppress
 from typing import NoReturn
 
 import grpc
@@ -11,12 +13,15 @@ from gateway.admission import Admission
 from gateway.pipeline import Pipeline
 from gateway.servicer import InferenceServicer
 from gateway.settings import GatewaySettings
-from gateway.text.decoder_chain import UnsupportedDecoderError
-from gateway.text.text_pieces import UndecodableVocabularyError
-from gateway.tokenizer_client import TokenizerClient
+from gateway.tokenizer_client import UNUSABLE_TOKENIZER, TokenizerClient
 from gateway.worker_pool import WorkerPool
+from rpc import log
+from rpc.errors import ServiceError
 from rpc.lifecycle import StartError
 from tokenmill.v1 import gateway_pb2, gateway_pb2_grpc
+
+LOGGER = logging.getLogger("tokenmill.gateway")
+RETRY_SECONDS = 0.5
 
 
 class GatewayService:
@@ -36,12 +41,24 @@ class GatewayService:
         gateway_pb2_grpc.add_InferenceServiceServicer_to_server(servicer, server)
 
     async def start(self) -> None:
-        """Wait for a worker, and for the tokenizer of its model. Errors: StartError."""
-        model = await self._workers.wait_for_model()
-        try:
-            await self._tokenizers.wait_for_artefact(model)
-        except (UnsupportedDecoderError, UndecodableVocabularyError) as error:
-            raise StartError(f"model {model.name!r} cannot be served: {error}") from error
+        """Wait for a worker whose model's tokenizer can be had. Errors: StartError if that can never be."""
+        while not await self._can_serve_one():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(RETRY_SECONDS):
+                    await self._workers.wait_for_change()
+
+    async def _can_serve_one(self) -> bool:
+        models = self._workers.ready_models()
+        for model in models:
+            try:
+                await self._tokenizers.artefact(model, model.vocabulary_fingerprint)
+            except ServiceError as error:
+                if error.reason == UNUSABLE_TOKENIZER and len(models) == 1:
+                    raise StartError(error.message) from None
+                log.event(LOGGER, logging.WARNING, "no tokenizer yet", model=model.name, why=error.message)
+            else:
+                return True
+        return False
 
     async def wait_broken(self) -> NoReturn:
         """Never return: a gateway outlives what is behind it."""

@@ -70,7 +70,7 @@ class InferenceServicer(gateway_pb2_grpc.InferenceServiceServicer):
             if kind == "chat":
                 generation = generation_from_chat(request.chat, counting=True)
             else:
-                generation = generation_from_prompts(request.generate)
+                generation = generation_from_prompts(request.generate, counting=True)
             model = self._workers.find(generation.model)
             prompts = await self._tokenizers.encode(model, generation, Deadline.after(context.time_remaining()))
             check_vocabulary(generation, prompts, model)
@@ -85,15 +85,15 @@ class InferenceServicer(gateway_pb2_grpc.InferenceServiceServicer):
         self, request: gateway_pb2.ListModelsRequest, context: Context
     ) -> gateway_pb2.ListModelsResponse:
         """All models."""
-        return gateway_pb2.ListModelsResponse(models=[self._public(model) for model in self._workers.models()])
+        return gateway_pb2.ListModelsResponse(models=[await self._public(model) for model in self._workers.models()])
 
     async def GetModel(self, request: gateway_pb2.GetModelRequest, context: Context) -> gateway_pb2.GetModelResponse:
         """One model."""
-        return gateway_pb2.GetModelResponse(model=self._public(self._workers.find(request.model)))
+        return gateway_pb2.GetModelResponse(model=await self._public(self._workers.find(request.model)))
 
-    def _public(self, model: ServedModel) -> gateway_pb2.Model:
-        ready = self._workers.ready_workers(model)
-        return public_model(model, self._tokenizers.template_fingerprint(model), ready)
+    async def _public(self, model: ServedModel) -> gateway_pb2.Model:
+        template_fingerprint = await self._tokenizers.template_fingerprint(model)
+        return public_model(model, template_fingerprint, self._workers.ready_workers(model))
 
     async def _collect(self, generation: Generation, context: Context) -> CollectedOutputs:
         collected = CollectedOutputs(generation)
@@ -110,10 +110,11 @@ class InferenceServicer(gateway_pb2_grpc.InferenceServiceServicer):
         prompt_tokens = completion_tokens = 0
         async with aclosing(self._pipeline.run(generation, model, deadline)) as events:
             async for event in events:
-                if isinstance(event, OutputFailed) and is_single:
-                    raise event.error
-                yield event
-                if isinstance(event, OutputFinished):
+                if not (is_single and isinstance(event, OutputFailed)):
+                    yield event
+                if isinstance(event, OutputFinished | OutputFailed):
                     prompt_tokens += 0 if event.index % generation.n else event.usage.prompt_tokens
                     completion_tokens += event.usage.completion_tokens
                     count_tokens(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
+                if is_single and isinstance(event, OutputFailed):
+                    raise event.error

@@ -7,32 +7,32 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeAlias, TypeVar, cast
+from contextlib import suppress
+from typing import Any, TypeAlias, TypeVar, cast
 
 import grpc
 
 from gateway.deadline import Deadline
 from gateway.generation import EncodedPrompts, Generation
 from gateway.models import ServedModel
-from gateway.text.artefact import ArtefactCache, TokenizerArtefact
-from rpc import log
+from gateway.text.artefact import ArtefactCache, CorruptArtefactError, TokenizerArtefact
+from gateway.text.decoder_chain import UnsupportedDecoderError
+from gateway.text.text_pieces import UndecodableVocabularyError
 from rpc.call_record import REQUEST_ID_KEY, current_request_id
-from rpc.errors import ServiceError, internal, unavailable, vocabulary_mismatch
+from rpc.errors import ServiceError, unavailable, vocabulary_mismatch
 from rpc.status import translated_errors
 from rpc.token_tensors import unpack_tensor
 from rpc.transport import open_channel
 from tokenmill.v1 import tokenizer_pb2, tokenizer_pb2_grpc
 
-LOGGER = logging.getLogger("tokenmill.gateway.tokenizer")
 PEER = "the tokenizer service"
 # A tokenizer.json of the largest vocabularies is about 35 MB.
 MAX_ARTEFACT_BYTES = 256 * 2**20
 FETCH_TIMEOUT_SECONDS = 60.0
 # Whether the model knows the ids is checked where the caller's own are, in terms of the caller's request.
 ANY_VOCABULARY = 2**31
-RETRY_SECONDS = 0.5
+UNUSABLE_TOKENIZER = "UNUSABLE_TOKENIZER"
 
 Stub: TypeAlias = "tokenizer_pb2_grpc.TokenizerServiceAsyncStub"  # a name of the type stubs only
 Answer = TypeVar("Answer")
@@ -69,6 +69,7 @@ class TokenizerClient:
             response = await self._ask(encode)
         except ServiceError as error:
             raise error.without_prefix("chat.") from None
+        self._template_fingerprints[model.name] = response.template_fingerprint
         rows = unpack_tensor(response.tokens, ANY_VOCABULARY)
         return EncodedPrompts(rows, response.vocabulary_fingerprint)
 
@@ -80,25 +81,15 @@ class TokenizerClient:
         async with self._fetching:
             known = self._artefacts.get(vocabulary_fingerprint)
             if known is None:
-                known = await self._ask(lambda stub: self._fetch(stub, model))
+                known = await self._ask(lambda stub: self._fetch(stub, model, vocabulary_fingerprint))
                 self._artefacts.put(known)
-        if known.vocabulary_fingerprint != vocabulary_fingerprint:
-            raise vocabulary_mismatch()
         return known
 
-    async def wait_for_artefact(self, model: ServedModel) -> None:
-        """Fetch the tokenizer of `model`, however long its service takes to come up."""
-        while True:
-            try:
-                await self.artefact(model, model.vocabulary_fingerprint)
-            except ServiceError as error:
-                log.event(LOGGER, logging.WARNING, "no tokenizer yet", model=model.name, why=error.message)
-                await asyncio.sleep(RETRY_SECONDS)
-            else:
-                return
-
-    def template_fingerprint(self, model: ServedModel) -> str:
-        """Of the model's chat template, as last fetched; empty without one."""
+    async def template_fingerprint(self, model: ServedModel) -> str:
+        """Of the model's chat template, as its tokenizer service last told; empty without one, or if none answers."""
+        if model.name not in self._template_fingerprints:
+            with suppress(ServiceError):
+                self._template_fingerprints[model.name] = await self._ask(lambda stub: self._ask_template(stub, model))
         return self._template_fingerprints.get(model.name, "")
 
     async def _ask(self, ask: Callable[[Stub], Awaitable[Answer]]) -> Answer:
@@ -110,22 +101,61 @@ class TokenizerClient:
                 with translated_errors(PEER):
                     return await ask(self._stubs[(first + offset) % len(self._stubs)])
             except ServiceError as error:
-                if error.code is not grpc.StatusCode.UNAVAILABLE:
+                # A service with another vocabulary is passed over too: during a roll-out both are there.
+                if error.code is not grpc.StatusCode.UNAVAILABLE and error.reason != "VOCABULARY_MISMATCH":
                     raise
                 failure = error
         raise failure
 
-    async def _fetch(self, stub: Stub, model: ServedModel) -> TokenizerArtefact:
-        request = tokenizer_pb2.GetTokenizerRequest(model=model.name)
-        info, content, sha256 = tokenizer_pb2.TokenizerInfo(), bytearray(), b""
-        async for response in stub.GetTokenizer(request, timeout=FETCH_TIMEOUT_SECONDS):
-            if response.HasField("info"):
-                info = response.info
-            elif response.HasField("sha256"):
-                sha256 = response.sha256
-            elif len(content) + len(response.chunk) > MAX_ARTEFACT_BYTES:
-                raise internal()
-            else:
-                content += response.chunk
-        self._template_fingerprints[model.name] = info.template_fingerprint
-        return await asyncio.to_thread(TokenizerArtefact, bytes(content), sha256, info.vocabulary_fingerprint)
+    async def _ask_template(self, stub: Stub, model: ServedModel) -> str:
+        call: Any = stub.GetTokenizer(_request(model), timeout=FETCH_TIMEOUT_SECONDS)
+        try:
+            response = await call.read()
+        finally:
+            call.cancel()  # only the first part is wanted
+        return str(response.info.template_fingerprint)
+
+    async def _fetch(self, stub: Stub, model: ServedModel, fingerprint: str) -> TokenizerArtefact:
+        """Errors: ServiceError if it is not the tokenizer of `fingerprint`, or none that can be used here."""
+        content, sha256 = bytearray(), b""
+        call: Any = stub.GetTokenizer(_request(model), timeout=FETCH_TIMEOUT_SECONDS)
+        try:
+            async for response in call:
+                if response.HasField("info"):
+                    _check_info(response.info, model, fingerprint)
+                elif response.HasField("sha256"):
+                    sha256 = response.sha256
+                else:
+                    content += response.chunk
+                    _check_size(len(content), model)
+        finally:
+            call.cancel()
+        try:
+            return await asyncio.to_thread(TokenizerArtefact, bytes(content), sha256, fingerprint)
+        except CorruptArtefactError:
+            raise unavailable(
+                "TOKENIZER_CORRUPT", f"the tokenizer of model {model.name!r} did not arrive whole"
+            ) from None
+        except (UnsupportedDecoderError, UndecodableVocabularyError) as error:
+            raise _unusable(model, str(error)) from None
+
+
+def _request(model: ServedModel) -> tokenizer_pb2.GetTokenizerRequest:
+    return tokenizer_pb2.GetTokenizerRequest(model=model.name)
+
+
+def _check_info(info: tokenizer_pb2.TokenizerInfo, model: ServedModel, fingerprint: str) -> None:
+    """Before the artefact is fetched. Errors: ServiceError."""
+    if info.vocabulary_fingerprint != fingerprint:
+        raise vocabulary_mismatch()
+    _check_size(info.artefact_bytes, model)
+
+
+def _check_size(artefact_bytes: int, model: ServedModel) -> None:
+    if artefact_bytes > MAX_ARTEFACT_BYTES:
+        raise _unusable(model, f"it has more than {MAX_ARTEFACT_BYTES} bytes")
+
+
+def _unusable(model: ServedModel, why: str) -> ServiceError:
+    message = f"the tokenizer of model {model.name!r} cannot be used for streaming: {why}"
+    return ServiceError(grpc.StatusCode.FAILED_PRECONDITION, UNUSABLE_TOKENIZER, message)

@@ -16,6 +16,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gateway.deadline import Deadline
 from gateway.generation import FinishReason, Row, RowEvent, RowFailed, RowFinished, RowTokens, Timing, Usage
+from gateway.model_description import describe
+from gateway.models import ServedModel
 from rpc import log
 from rpc.call_record import REQUEST_ID_KEY, current_request_id
 from rpc.errors import ServiceError, internal, invalid_field
@@ -27,7 +29,8 @@ from tokenmill.v1 import generation_pb2, worker_pb2, worker_pb2_grpc
 
 LOGGER = logging.getLogger("tokenmill.gateway.worker")
 PEER = "the model worker"
-CAPACITY_EXCEEDED = "CAPACITY_EXCEEDED"  # the worker's reason for a row that it could never hold
+CAPACITY_EXCEEDED = "CAPACITY_EXCEEDED"  # the worker's reason for a row, or for so many, that it could never hold
+ABOUT_THE_WORKER = {"UNKNOWN_MODEL", "VOCABULARY_MISMATCH"}  # it now serves something else than when it was asked
 RETRY_SECONDS = 0.5  # between attempts to reach a worker that cannot be watched
 DESCRIBE_TIMEOUT_SECONDS = 5.0
 
@@ -35,14 +38,15 @@ DESCRIBE_TIMEOUT_SECONDS = 5.0
 class WorkerClient:
     """Owns the channel to one worker and the task that watches its readiness; event loop only.
 
-    `description` is what the worker last said about itself; `is_ready` whether it takes calls now.
+    `model` is what the worker last said that it serves; `is_ready` whether it takes calls now.
     """
 
-    def __init__(self, target: str, on_change: Callable[[], None]) -> None:
+    def __init__(self, target: str, default_max_new_tokens: int, on_change: Callable[[], None]) -> None:
         self.target = target
-        self.description: worker_pb2.GetWorkerResponse | None = None
+        self.model: ServedModel | None = None
         self.is_ready = False
         self._on_change = on_change
+        self._default_max_new_tokens = default_max_new_tokens
         self._channel = open_channel(target)
         self._stub: Any = worker_pb2_grpc.WorkerServiceStub(self._channel)  # untyped: the stubs know no write()
         self._watching = asyncio.create_task(self._watch_for_ever())
@@ -59,10 +63,10 @@ class WorkerClient:
 
         `fingerprint` is of the vocabulary that made the ids. Errors: ServiceError.
         """
-        assert self.description is not None, "a worker is called only after it was ready once"
+        assert self.model is not None, "a worker is called only after it was ready once"
+        start = worker_pb2.WorkerServiceGenerateRequest(start=_start(self.model, rows, fingerprint))
         metadata = ((REQUEST_ID_KEY, current_request_id()),)
         call = self._stub.Generate(metadata=metadata, timeout=deadline.remaining())
-        start = worker_pb2.WorkerServiceGenerateRequest(start=_start(self.description, rows, fingerprint))
         try:
             with _errors_for_the_caller():
                 await call.write(start)
@@ -79,13 +83,16 @@ class WorkerClient:
                     await self._set_ready(ready=answer.status == SERVING)
             except grpc.aio.AioRpcError as error:
                 log.event(LOGGER, logging.DEBUG, "worker not watched", target=self.target, code=error.code().name)
+            except Exception:  # whatever a worker says of itself, the next one to start there is looked at again
+                LOGGER.exception("worker not understood", extra={log.FIELDS: {"target": self.target}})
             await self._set_ready(ready=False)
             await asyncio.sleep(RETRY_SECONDS)
 
     async def _set_ready(self, *, ready: bool) -> None:
         if ready:
             request = worker_pb2.GetWorkerRequest()
-            self.description = await self._stub.GetWorker(request, timeout=DESCRIBE_TIMEOUT_SECONDS)
+            description = await self._stub.GetWorker(request, timeout=DESCRIBE_TIMEOUT_SECONDS)
+            self.model = describe(description, self._default_max_new_tokens)
         if ready != self.is_ready:
             log.event(LOGGER, logging.INFO, "worker ready" if ready else "worker not ready", target=self.target)
         self.is_ready = ready
@@ -116,7 +123,8 @@ class WorkerCall:
 def _errors_for_the_caller() -> Iterator[None]:
     """As `translated_errors`; what is wrong with a row is said in terms of the caller's request.
 
-    Only the size of its cache is known to the worker alone: if it finds anything else wrong, the mistake is ours.
+    Only what it serves and how much it holds is known to the worker alone: if it finds anything else wrong, the mistake
+    is ours.
     """
     try:
         with translated_errors(PEER):
@@ -124,19 +132,22 @@ def _errors_for_the_caller() -> Iterator[None]:
     except ServiceError as error:
         if error.field is None or not error.field.startswith("start."):
             raise
+        if error.reason in ABOUT_THE_WORKER:
+            raise error.without_prefix("start.") from None
         if error.reason != CAPACITY_EXCEEDED:
             log.event(LOGGER, logging.ERROR, "refused by the worker", reason=error.reason, field=error.field)
             raise internal() from None
         message = error.message.removeprefix(f"{error.field}: ")
-        raise invalid_field("stopping.max_new_tokens", message, reason=error.reason) from None
+        field = "n" if error.field == "start.tokens.rows" else "stopping.max_new_tokens"
+        raise invalid_field(field, message, reason=error.reason) from None
 
 
-def _start(worker: worker_pb2.GetWorkerResponse, rows: Sequence[Row], fingerprint: str) -> worker_pb2.Start:
-    pad_token_id = min(worker.eos_token_ids, default=0)
+def _start(model: ServedModel, rows: Sequence[Row], fingerprint: str) -> worker_pb2.Start:
+    pad_token_id = min(model.eos_token_ids, default=0)  # masked: any id of the vocabulary will do
     return worker_pb2.Start(
         tokens=pack_tensor([row.ids for row in rows], pad_token_id),
         rows=[_row_params(row) for row in rows],
-        model=worker.model,
+        model=model.name,
         vocabulary_fingerprint=fingerprint,
     )
 

@@ -9,38 +9,43 @@ from contextlib import AbstractAsyncContextManager
 
 from gateway.deadline import Deadline
 from gateway.generation import Row
-from gateway.model_description import describe
 from gateway.models import ServedModel
 from gateway.worker_client import WorkerCall, WorkerClient
-from rpc.errors import invalid_field, unavailable, unknown_model
+from rpc.errors import invalid_field, unavailable, unknown_model, vocabulary_mismatch
 
 
 class WorkerPool:
     """Owns the worker clients; event loop only."""
 
     def __init__(self, targets: Sequence[str], default_max_new_tokens: int) -> None:
-        self._default_max_new_tokens = default_max_new_tokens
         self._changed = asyncio.Event()
         self._turn = itertools.count()
-        self._workers = [WorkerClient(target, self._changed.set) for target in targets]
+        self._workers = [WorkerClient(target, default_max_new_tokens, self._on_change) for target in targets]
 
     async def close(self) -> None:
         """Close every client."""
         await asyncio.gather(*(worker.close() for worker in self._workers))
 
-    async def wait_for_model(self) -> ServedModel:
-        """The first model that a worker is ready to serve, as soon as there is one."""
-        while not any(worker.is_ready for worker in self._workers):
-            self._changed.clear()
-            await self._changed.wait()
-        return self.models()[0]
+    async def wait_for_change(self) -> None:
+        """Return at the next moment in which a worker becomes ready, or is no longer."""
+        await self._changed.wait()
+
+    def _on_change(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    def ready_models(self) -> list[ServedModel]:
+        """What the ready workers serve, one entry for each."""
+        return [worker.model for worker in self._workers if worker.is_ready and worker.model is not None]
 
     def models(self) -> list[ServedModel]:
-        """Every model that a worker has served, sorted by name; a worker that is down for now does not end a model."""
-        described = {
-            worker.description.model: worker.description for worker in self._workers if worker.description is not None
-        }
-        return [describe(described[name], self._default_max_new_tokens) for name in sorted(described)]
+        """Every model that a worker has served, sorted by name; a worker that is down for now does not end a model.
+
+        Where workers describe a model of one name differently, a ready one is believed.
+        """
+        described = {worker.model.name: worker.model for worker in self._workers if worker.model is not None}
+        described |= {model.name: model for model in reversed(self.ready_models())}
+        return [described[name] for name in sorted(described)]
 
     def find(self, name: str) -> ServedModel:
         """The model called `name`; empty: the only one.
@@ -60,20 +65,23 @@ class WorkerPool:
 
     def ready_workers(self, model: ServedModel) -> int:
         """How many workers take requests for `model` now."""
-        return len(self._ready(model))
+        return sum(ready.name == model.name for ready in self.ready_models())
 
     def open(
         self, model: ServedModel, rows: Sequence[Row], fingerprint: str, deadline: Deadline
     ) -> AbstractAsyncContextManager[WorkerCall]:
-        """Send `rows` to the worker whose turn it is. Errors: ServiceError (UNAVAILABLE if none is ready)."""
-        ready = self._ready(model)
-        if not ready:
-            raise unavailable("NO_WORKER", f"no worker of model {model.name!r} is ready")
-        return ready[next(self._turn) % len(ready)].open(rows, fingerprint, deadline)
+        """Send `rows` to the worker whose turn it is, of those that share the vocabulary `fingerprint` of the ids.
 
-    def _ready(self, model: ServedModel) -> list[WorkerClient]:
-        return [
+        Errors: ServiceError (UNAVAILABLE if no worker is ready, FAILED_PRECONDITION if none has the vocabulary).
+        """
+        ready = [
             worker
             for worker in self._workers
-            if worker.is_ready and worker.description is not None and worker.description.model == model.name
+            if worker.is_ready and worker.model is not None and worker.model.name == model.name
         ]
+        if not ready:
+            raise unavailable("NO_WORKER", f"no worker of model {model.name!r} is ready")
+        fitting = [worker for worker in ready if worker.model and worker.model.vocabulary_fingerprint == fingerprint]
+        if not fitting:
+            raise vocabulary_mismatch()
+        return fitting[next(self._turn) % len(fitting)].open(rows, fingerprint, deadline)

@@ -51,7 +51,7 @@ class TestLoss:
             settings = WorkerSettings(model=tier.folder, served_model_name=NAME, port=port, drain_seconds=0)
             service = WorkerService(settings, load=lambda settings, progress: FakeEngine(tier.model()))
             async with ready(service, settings):
-                await stack.gateway_service._workers.wait_for_model()
+                await a_model(stack.gateway_service)
                 assert (await stack.gateway.Generate(generate_tokens(PROMPT))).usage.completion_tokens == 10
 
     async def test_a_tokenizer_service_that_cannot_be_reached_is_unavailable(self, tier: TokenizerTier) -> None:
@@ -61,7 +61,7 @@ class TestLoss:
             )
             gateway = GatewayService(settings)
             async with listening(gateway, settings) as server, open_channel(server) as channel:
-                await gateway._workers.wait_for_model()
+                await a_model(gateway)
                 heard = await refusal(gateway_pb2_grpc.InferenceServiceStub(channel).Generate(generate("a")))
                 assert (heard.code, heard.reason) == (CODE.UNAVAILABLE, "PEER_UNAVAILABLE")
                 assert heard.message == "the tokenizer service cannot be reached"
@@ -96,6 +96,12 @@ class TestLoss:
                 raise AssertionError("ready")
 
 
+async def a_model(gateway: GatewayService) -> None:
+    """Return once a worker is ready."""
+    while not gateway._workers.ready_models():
+        await gateway._workers.wait_for_change()
+
+
 def nobody() -> str:
     """An address where nobody listens."""
     with socket.socket() as probe:
@@ -110,7 +116,7 @@ async def test_a_tokenizer_that_cannot_be_streamed_is_a_start_error_that_says_so
         raise UnsupportedDecoderError("the tokenizer's decoder step CTC cannot be followed token by token")
 
     monkeypatch.setattr("gateway.tokenizer_client.TokenizerArtefact", refuse)
-    with pytest.raises(StartError, match=r"model 'tiny' cannot be served: .* step CTC"):
+    with pytest.raises(StartError, match=r"the tokenizer of model 'tiny' cannot be used for streaming: .* step CTC"):
         async with running_stack(tier):
             raise AssertionError("ready")
 
@@ -125,7 +131,7 @@ async def test_another_vocabulary_at_the_worker_is_a_failed_precondition(tier: T
         )
         gateway = GatewayService(gateway_settings)
         async with listening(gateway, gateway_settings) as server, open_channel(server) as channel:
-            await gateway._workers.wait_for_model()
+            await a_model(gateway)
             stub = gateway_pb2_grpc.InferenceServiceStub(channel)
             for request in (generate("a text"), generate_tokens(PROMPT)):
                 heard = await refusal(stub.Generate(request))

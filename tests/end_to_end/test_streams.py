@@ -206,7 +206,7 @@ async def test_a_row_that_fails_among_several_is_a_failed_event_and_alone_it_is_
         answer = await stack.gateway.Generate(generate_tokens([7, 6], [8, 6], n=2))
         assert [output.WhichOneof("result") for output in answer.outputs] == ["error", "error", "finish", "finish"]
         assert answer.outputs[0].text == heard.texts[1] != ""
-        assert answer.usage.completion_tokens == 20
+        assert answer.usage.completion_tokens == 20 + sum(o.usage.completion_tokens for o in answer.outputs[:2])
         for call in (stack.gateway.StreamGenerate, stack.gateway.Generate):
             alone = await refusal(call(generate_tokens([7, 6])))
             assert (alone.code.name, alone.reason, alone.message) == ("INTERNAL", failure.reason, failure.message)

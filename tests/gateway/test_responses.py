@@ -32,22 +32,23 @@ def test_deltas_of_one_output_are_one_text() -> None:
     assert outputs.outputs[0].timing.total.ToMilliseconds() == 1500
 
 
-def test_each_prompt_is_counted_once_by_a_sample_that_did_not_fail() -> None:
+def test_each_prompt_is_counted_once_and_every_token_also_of_what_failed() -> None:
     outputs = collected(n=2, prompts=2)
-    outputs.add(OutputFailed(0, unavailable("GONE", "gone")))
+    outputs.add(OutputFailed(0, unavailable("GONE", "gone"), Usage(7, 0, 2)))
     outputs.add(finished(1, prompt=7, cached=6))
     outputs.add(finished(2, prompt=9))
     outputs.add(finished(3, prompt=9, cached=8))
-    assert outputs.usage() == generation_pb2.Usage(prompt_tokens=16, cached_prompt_tokens=6, completion_tokens=9)
+    assert outputs.usage() == generation_pb2.Usage(prompt_tokens=16, cached_prompt_tokens=0, completion_tokens=11)
 
 
 def test_a_failed_output_keeps_the_text_that_came_before() -> None:
     outputs = collected(n=2)
     outputs.add(OutputDelta(0, "so far", array("i")))
-    outputs.add(OutputFailed(0, unavailable("GONE", "gone", 2.0)))
+    outputs.add(OutputFailed(0, unavailable("GONE", "gone", 2.0), Usage(7, 0, 2)))
     (output, _) = outputs.outputs
     assert (output.text, output.error.reason, output.error.code) == ("so far", "GONE", 14)
     assert output.error.retry_delay.seconds == 2
+    assert output.usage == generation_pb2.Usage(prompt_tokens=7, completion_tokens=2)
 
 
 def test_every_reason_has_its_number_in_the_contract() -> None:

@@ -120,10 +120,12 @@ class GenerateRequest(_message.Message):
     cache_salt: _builtins.str
     """Requests with different salts never share cached computation. At most 128 bytes."""
     parse_special_tokens: _builtins.bool
-    """Let control tokens written in the text (such as "<|im_start|>") act as such. Default: they are plain text."""
+    """Let control tokens written in the text (such as "<|im_start|>") act as such. Default: they are plain text.
+    Not with token_prompts.
+    """
     add_special_tokens: _builtins.bool
     """Add what the tokenizer adds around a text, such as BOS. Default: true here, false in a chat, whose template
-    writes it. A BOS is never doubled.
+    writes it. A BOS is never doubled. Not with token_prompts.
     """
     truncate_prompt_tokens: _builtins.int
     """Keep only the last N tokens of each prompt. Range: at least 1. Not given: a prompt too long for the context is an
@@ -549,11 +551,11 @@ class Started(_message.Message):
 
     @_builtins.property
     def max_new_tokens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """What is effective after all defaults, for each prompt."""
+        """What is effective after all defaults, for each prompt; empty if time_limit ran out before the prompts were tokens."""
 
     @_builtins.property
     def prompt_tokens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Tokens of each prompt."""
+        """Tokens of each prompt; empty in the same case."""
 
     def __init__(
         self,

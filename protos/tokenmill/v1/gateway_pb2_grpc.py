@@ -30,7 +30,7 @@ class InferenceServiceStub:
 
     A call that fails as a whole ends with a gRPC status carrying google.rpc details: ErrorInfo always (domain
     "tokenmill"), BadRequest with the field path on INVALID_ARGUMENT, RetryInfo where retrying helps.
-    Metadata: `x-request-id` is accepted and returned; `traceparent` is passed on.
+    Metadata: `x-request-id` is accepted, passed on and returned.
     """
 
     def __init__(self, channel):
@@ -81,7 +81,7 @@ class InferenceServiceServicer:
 
     A call that fails as a whole ends with a gRPC status carrying google.rpc details: ErrorInfo always (domain
     "tokenmill"), BadRequest with the field path on INVALID_ARGUMENT, RetryInfo where retrying helps.
-    Metadata: `x-request-id` is accepted and returned; `traceparent` is passed on.
+    Metadata: `x-request-id` is accepted, passed on and returned.
     """
 
     def Generate(self, request, context):
@@ -184,7 +184,7 @@ class InferenceService:
 
     A call that fails as a whole ends with a gRPC status carrying google.rpc details: ErrorInfo always (domain
     "tokenmill"), BadRequest with the field path on INVALID_ARGUMENT, RetryInfo where retrying helps.
-    Metadata: `x-request-id` is accepted and returned; `traceparent` is passed on.
+    Metadata: `x-request-id` is accepted, passed on and returned.
     """
 
     @staticmethod

@@ -31,7 +31,7 @@ class InferenceServiceStub:
 
     A call that fails as a whole ends with a gRPC status carrying google.rpc details: ErrorInfo always (domain
     "tokenmill"), BadRequest with the field path on INVALID_ARGUMENT, RetryInfo where retrying helps.
-    Metadata: `x-request-id` is accepted and returned; `traceparent` is passed on.
+    Metadata: `x-request-id` is accepted, passed on and returned.
     """
 
     @_typing.overload
@@ -59,7 +59,7 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
 
     A call that fails as a whole ends with a gRPC status carrying google.rpc details: ErrorInfo always (domain
     "tokenmill"), BadRequest with the field path on INVALID_ARGUMENT, RetryInfo where retrying helps.
-    Metadata: `x-request-id` is accepted and returned; `traceparent` is passed on.
+    Metadata: `x-request-id` is accepted, passed on and returned.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -83,7 +83,7 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
 
     A call that fails as a whole ends with a gRPC status carrying google.rpc details: ErrorInfo always (domain
     "tokenmill"), BadRequest with the field path on INVALID_ARGUMENT, RetryInfo where retrying helps.
-    Metadata: `x-request-id` is accepted and returned; `traceparent` is passed on.
+    Metadata: `x-request-id` is accepted, passed on and returned.
     """
 
     @_abc_1.abstractmethod

@@ -70,6 +70,8 @@ class SamplingParams(_message.Message):
     value in the model's own generation_config.json if that file says do_sample; else 1.0 if any of top_p, top_k, min_p,
     typical_p or seed is given; else 0, which is greedy. Fields not given are inherited from the model's own file where
     it writes them and the output samples; otherwise they are off. A library's class defaults are never inherited.
+    In this release only temperature, top_p, top_k and seed are acted on: the others are UNIMPLEMENTED in a request, and
+    not inherited (a worker whose model's file sets one says so in its log).
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -395,7 +397,9 @@ class Finish(_message.Message):
     stop_token_id: _builtins.int
     """With STOP_TOKEN or END_OF_SEQUENCE: the token id."""
     seed: _builtins.int
-    """The seed of this output: send it as SamplingParams.seed with n = 1 to get the same output again."""
+    """The seed of this output. To get a sampled output again, send it as SamplingParams.seed with n = 1 and the same
+    sampling fields; a temperature that was not given is in Started.sampling (a seed alone would ask for sampling).
+    """
     def __init__(
         self,
         *,
