@@ -23,7 +23,9 @@ class Decoder:
         """
         size = self._tokenizer.vocabulary_size
         for index, ids in enumerate(sequences):
-            if ids and (min(ids) < 0 or max(ids) >= size):
-                raise InvalidInput(f"sequences[{index}]", f"has an id outside the vocabulary, [0, {size})")
+            if not ids:
+                raise InvalidInput(f"sequences[{index}].ids", "must not be empty")
+            if min(ids) < 0 or max(ids) >= size:
+                raise InvalidInput(f"sequences[{index}].ids", f"has an id outside the vocabulary, [0, {size})")
         backend, skip = self._tokenizer.backend, not keep_special_tokens
         return await self._pool.run(lambda: backend.decode_batch(sequences, skip_special_tokens=skip))

@@ -46,7 +46,7 @@ def load_tokenizer(folder: Path) -> LoadedTokenizer:
     if not tokenizer.is_fast:
         text = f"{type(tokenizer).__name__} has no fast form (tokenizers), and only those are served"
         raise TokenizerFolderError(f"{folder}/tokenizer_config.json: {text}")
-    return _kept(tokenizer)
+    return _kept(tokenizer, Tokenizer.from_file(str(folder / "tokenizer.json")))
 
 
 def _check_files(folder: Path) -> None:
@@ -70,18 +70,19 @@ def _class(folder: Path) -> str:
     return f" ({name})"
 
 
-def _kept(tokenizer: Any) -> LoadedTokenizer:  # transformers is not typed
+def _kept(tokenizer: Any, in_file: Tokenizer) -> LoadedTokenizer:  # transformers is not typed
     backend: Tokenizer = tokenizer.backend_tokenizer
     backend.no_padding()
     backend.no_truncation()
     bos_token_id: int | None = tokenizer.bos_token_id
     eos_token_id: int | None = tokenizer.eos_token_id
+    pad_candidates = (tokenizer.pad_token_id, eos_token_id, tokenizer.unk_token_id)
     return LoadedTokenizer(
         backend=backend,
         templates=ChatTemplates(tokenizer.chat_template),
         special_tokens={name: str(token) for name, token in tokenizer.special_tokens_map.items()},
-        vocabulary_size=max(backend.get_vocab().values()) + 1,
-        pad_token_id=_pad_token_id(backend, tokenizer.pad_token_id, eos_token_id, tokenizer.unk_token_id),
+        vocabulary_size=_vocabulary_size(backend),
+        pad_token_id=_pad_token_id(in_file, *pad_candidates),
         bos_token_id=bos_token_id,
         adds_bos=bos_token_id is not None and backend.encode("").ids[:1] == [bos_token_id],
         eos_token_ids=() if eos_token_id is None else (eos_token_id,),
@@ -89,10 +90,19 @@ def _kept(tokenizer: Any) -> LoadedTokenizer:  # transformers is not typed
     )
 
 
-def _pad_token_id(backend: Tokenizer, *candidates: int | None) -> int:
-    """Padding is masked, so any id will do; a special token is the one that surprises nobody."""
-    special = sorted(i for i, token in backend.get_added_tokens_decoder().items() if token.special)
-    return next(i for i in (*candidates, *special, 0) if i is not None)
+def _pad_token_id(in_file: Tokenizer, *candidates: int | None) -> int:
+    """Padding is masked, so any id will do; a special token is the one that surprises nobody.
+
+    Not every candidate is one of the model's: a pad token that a folder names but has not, transformers adds behind
+    the vocabulary of the file.
+    """
+    special = sorted(i for i, token in in_file.get_added_tokens_decoder().items() if token.special)
+    size = _vocabulary_size(in_file)
+    return next(i for i in (*candidates, *special, 0) if i is not None and i < size)
+
+
+def _vocabulary_size(backend: Tokenizer) -> int:
+    return max(backend.get_vocab().values()) + 1
 
 
 def _canonical(backend: Tokenizer) -> bytes:

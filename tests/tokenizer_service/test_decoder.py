@@ -23,9 +23,16 @@ async def test_each_sequence_is_decoded_alone_with_or_without_special_tokens(tmp
     tokenizer = load_tokenizer(write_model_folder(tmp_path, build_tokenizer(family, CHATML), CHATML))
     decoder = Decoder(tokenizer, pool)
     sequences = [tokenizer.backend.encode(text).ids for text in ("The fox<|im_end|>", "lazy dog")]
-    assert await decoder.decode([*sequences, []], keep_special_tokens=False) == ["The fox", "lazy dog", ""]
+    assert await decoder.decode(sequences, keep_special_tokens=False) == ["The fox", "lazy dog"]
     kept = await decoder.decode(sequences, keep_special_tokens=True)
     assert "<|im_end|>" in kept[0]
+
+
+async def test_an_empty_sequence_is_refused_by_field(tmp_path, pool):
+    tokenizer = load_tokenizer(write_model_folder(tmp_path, build_tokenizer("byte-level", CHATML), CHATML))
+    with pytest.raises(InvalidInput) as refusal:
+        await Decoder(tokenizer, pool).decode([[1], []], keep_special_tokens=False)
+    assert refusal.value.field == "sequences[1].ids"
 
 
 @pytest.mark.parametrize("bad", [-1, "size"])
@@ -36,4 +43,4 @@ async def test_ids_outside_the_vocabulary_are_refused_by_row(tmp_path, pool, bad
         await Decoder(tokenizer, pool).decode(
             [[1], [outside - 1 if bad == "size" else 2, outside]], keep_special_tokens=False
         )
-    assert refusal.value.field == "sequences[1]"
+    assert refusal.value.field == "sequences[1].ids"

@@ -59,6 +59,16 @@ def test_there_is_always_a_pad_token(tmp_path, config, expected):
     assert loaded.backend.id_to_token(loaded.pad_token_id) == expected
 
 
+@pytest.mark.parametrize("named_by", ["tokenizer.json", "tokenizer_config.json"])
+def test_a_pad_token_that_the_vocabulary_does_not_have_is_not_taken(tmp_path, named_by):
+    tokenizer = build_tokenizer("byte-level", CHATML)
+    if named_by == "tokenizer.json":
+        tokenizer.enable_padding(length=8, pad_token="[NOWHERE]", pad_id=7)
+    config = {"pad_token": "[NOWHERE]"} if named_by == "tokenizer_config.json" else {}
+    loaded = load_tokenizer(write_model_folder(tmp_path, tokenizer, CHATML, **config))
+    assert loaded.pad_token_id == tokenizer.token_to_id("<|im_end|>")
+
+
 def test_a_vocabulary_without_any_special_token_pads_with_id_0(tmp_path):
     tokenizer = Tokenizer(models.WordLevel({"a": 0, "b": 1}, unk_token="a"))
     assert load_tokenizer(write_model_folder(tmp_path, tokenizer, CHATML, eos_token=None)).pad_token_id == 0
