@@ -88,7 +88,7 @@ class Call:
             raise malformed_message() from error
 
     def encode(self, response: Any) -> bytes:
-        """Encode one response. Errors: ServiceError (MESSAGE_TOO_LARGE), where the library's refusal would go unlogged."""
+        """Encode one response. Errors: ServiceError (MESSAGE_TOO_LARGE), which the library would not log."""
         encoded: bytes = self.handler.response_serializer(response)
         if len(encoded) > MAX_MESSAGE_BYTES:
             raise response_too_large(len(encoded), MAX_MESSAGE_BYTES)

@@ -10,7 +10,16 @@ from rpc.errors import invalid_field
 from tokenmill.v1.generation_pb2 import TokenTensor
 
 ID_BYTES = 4
+MASK_BYTES = 1
+# The largest tensor that is sent. 64 prompts of 32,768 tokens are 10 MiB; a message (rpc/transport.py) has 32 MiB, and
+# 8 MiB of it are left for what travels with the tensor. One long row makes all of them long.
+MAX_TENSOR_BYTES = 24 * 2**20
 assert array("i").itemsize == ID_BYTES
+
+
+def tensor_bytes(rows: int, width: int) -> int:
+    """Bytes of a padded tensor of this shape, its mask included; to be known before it is packed."""
+    return rows * width * (ID_BYTES + MASK_BYTES)
 
 
 def pack_tensor(rows: Sequence[Sequence[int]], pad_token_id: int) -> TokenTensor:

@@ -47,7 +47,7 @@ ONLY_IN = [
         WIRE,
         {"server", "servicer", "requests", "responses", "model_description", "worker_client", "tokenizer_client"},
     ),
-    OnlyIn("tokenizer_service", WIRE, {"server", "servicer", "messages"}),
+    OnlyIn("tokenizer_service", WIRE, {"server", "servicer", "messages", "json_values", "encode_response"}),
     OnlyIn("model_worker", WIRE, {"server", "servicer", "messages", "row_requests"}),
     # The policy of the worker is torch-free: scheduler, sequences, loop, streams and servicer are not in this list.
     OnlyIn("model_worker", TENSORS, {"torch_engine"}),

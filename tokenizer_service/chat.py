@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rpc.chat_limits import ROLES
 from tokenizer_service.control.marks import Json
 from tokenizer_service.errors import InvalidInput
-
-ROLES = ("system", "developer", "user", "assistant", "tool")
 
 # What every template is given or may call; a variable of that name would silently change what the others mean.
 _RESERVED_NAMES = frozenset(
@@ -79,7 +78,7 @@ class Tool:
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """A chat to be rendered. Nesting in JSON values is bounded by who parsed them (protobuf: 100 levels)."""
+    """A chat to be rendered. JSON values in it are finite, Unicode, and not deeper than json_values.MAX_DEPTH."""
 
     messages: Sequence[Message]
     tools: Sequence[Tool] = ()

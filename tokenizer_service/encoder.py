@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tokenizers import Encoding
@@ -40,9 +40,9 @@ class Encoder:
     def __init__(self, tokenizer: LoadedTokenizer, renderer: Renderer, pool: WorkPool, *, max_input_bytes: int) -> None:
         self._tokenizer = tokenizer
         self._controls = ControlTokens(tokenizer.backend)
-        self._rendering = ChatRendering(tokenizer, self._controls, renderer)
+        self._rendering = ChatRendering(tokenizer, self._controls, renderer, pool)
         self._pool = pool
-        self._max_input_bytes = max_input_bytes
+        self.max_input_bytes = max_input_bytes
 
     async def encode_prompts(self, texts: Sequence[str], options: EncodeOptions) -> list[EncodedRow]:
         """Return one row per text. Errors: InvalidInput, EncodeQueueFull."""
@@ -55,9 +55,11 @@ class Encoder:
         return rows
 
     async def encode_chat(self, chat: Chat, options: EncodeOptions) -> EncodedRow:
-        """Return the chat as one row. Errors: InvalidInput, EncodeQueueFull, and those of ChatRendering.render."""
+        """Return the chat, whose size was checked, as one row.
+
+        Errors: InvalidInput, EncodeQueueFull, and those of ChatRendering.render.
+        """
         _check(options)
-        self._check_size("messages", (message.content for message in chat.messages))
         text = await self._rendering.render(chat, parse_special_tokens=options.parse_special_tokens)
         row = await self._pool.run(lambda: self._encode_chat(text, options))
         if not row.ids:
@@ -70,12 +72,9 @@ class Encoder:
         for index, text in enumerate(texts):
             if not text:
                 raise InvalidInput(f"prompts.texts[{index}]", "is empty")
-        self._check_size("prompts.texts", texts)
-
-    def _check_size(self, field: str, texts: Iterable[str]) -> None:
         size = sum(len(text.encode()) for text in texts)
-        if size > self._max_input_bytes:
-            raise InvalidInput(field, f"{size} bytes of text, at most {self._max_input_bytes} are taken")
+        if size > self.max_input_bytes:
+            raise InvalidInput("prompts.texts", f"{size} bytes of text, at most {self.max_input_bytes} are taken")
 
     def _encode_prompts(self, texts: Sequence[str], options: EncodeOptions) -> list[EncodedRow]:
         tokenizer = self._tokenizer.backend if options.parse_special_tokens else self._controls.plain

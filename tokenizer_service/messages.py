@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
-from google.protobuf.json_format import MessageToDict
-from google.protobuf.struct_pb2 import Struct
 from grpc import StatusCode
 
+from rpc.chat_limits import MAX_MESSAGES, MAX_TOOL_CALLS, MAX_TOOLS
 from rpc.errors import ServiceError, invalid_field, no_chat_template, queue_full, unavailable
 from tokenizer_service.chat import Chat, Message, Tool, ToolCall
 from tokenizer_service.encoder import EncodeOptions
 from tokenizer_service.errors import InvalidInput, NoChatTemplate, Overloaded, RendererClosed, TemplateError
+from tokenizer_service.json_values import json_object, plain_json
 from tokenmill.v1 import gateway_pb2, tokenizer_pb2
 
 RETRY_AFTER_SECONDS = 0.5
 
 
+def check_chat_size(message: tokenizer_pb2.ChatPrompt, max_bytes: int) -> int:
+    """The bytes of a chat, all of it. To be asked first: what comes after takes longer the larger the chat.
+
+    Errors: InvalidInput.
+    """
+    size = message.ByteSize()
+    if size > max_bytes:
+        raise InvalidInput("messages", f"the chat has {size} bytes, at most {max_bytes} are taken")
+    _check_count("messages", len(message.messages), MAX_MESSAGES)
+    _check_count("tools", len(message.tools), MAX_TOOLS)
+    for index, one in enumerate(message.messages):
+        _check_count(f"messages[{index}].tool_calls", len(one.tool_calls), MAX_TOOL_CALLS)
+    return size
+
+
 def chat_from(message: tokenizer_pb2.ChatPrompt) -> Chat:
-    """The chat of a request. Errors: InvalidInput where JSON text is not JSON."""
+    """The chat of a request. Errors: InvalidInput where JSON is none, or cannot be given to a template."""
     given = message.add_generation_prompt if message.HasField("add_generation_prompt") else None
     return Chat(
         messages=[_message(one, f"messages[{index}]") for index, one in enumerate(message.messages)],
@@ -29,7 +42,7 @@ def chat_from(message: tokenizer_pb2.ChatPrompt) -> Chat:
             Tool(tool.name, tool.description, json_object(tool.parameters, f"tools[{index}].parameters"))
             for index, tool in enumerate(message.tools)
         ],
-        template_kwargs=plain_json(message.template_kwargs),
+        template_kwargs=plain_json(message.template_kwargs, "template_kwargs"),
         add_generation_prompt=given,
         continue_final_message=message.continue_final_message,
     )
@@ -43,12 +56,6 @@ def options_from(request: tokenizer_pb2.EncodeRequest) -> EncodeOptions:
         truncate_prompt_tokens=request.truncate_prompt_tokens if request.HasField("truncate_prompt_tokens") else None,
         with_offsets=request.offsets,
     )
-
-
-def plain_json(struct: Struct) -> dict[str, Any]:
-    """A Struct as JSON values; its numbers are doubles, so whole ones become integers again, as people write them."""
-    plain: dict[str, Any] = _whole_numbers(MessageToDict(struct))
-    return plain
 
 
 @contextmanager
@@ -70,19 +77,9 @@ def named_errors(model: str, input_kind: str) -> Iterator[None]:
         raise unavailable("DRAINING", "the tokenizer service is shutting down") from None
 
 
-def json_object(text: str, field: str) -> dict[str, Any]:
-    """JSON text as an object; empty text as an empty one. Errors: InvalidInput."""
-    try:
-        value = json.loads(text, parse_constant=_no_number) if text else {}
-    except (ValueError, RecursionError):
-        raise InvalidInput(field, "is not JSON") from None
-    if not isinstance(value, dict):
-        raise InvalidInput(field, "is not a JSON object")
-    return value
-
-
-def _no_number(name: str) -> None:
-    raise ValueError(name)
+def _check_count(field: str, count: int, limit: int) -> None:
+    if count > limit:
+        raise InvalidInput(field, f"at most {limit}, got {count}")
 
 
 def _message(message: gateway_pb2.ChatMessage, field: str) -> Message:
@@ -97,11 +94,3 @@ def _message(message: gateway_pb2.ChatMessage, field: str) -> Message:
         tool_calls=calls,
         tool_call_id=message.tool_call_id,
     )
-
-
-def _whole_numbers(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _whole_numbers(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_whole_numbers(item) for item in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value

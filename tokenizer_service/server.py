@@ -34,11 +34,10 @@ class TokenizerService:
     def __init__(self, settings: TokenizerSettings) -> None:
         threads = settings.threads or granted_cores()
         self._settings = settings
-        self._servicer = TokenizerServicer()
         self._pool = WorkPool(threads, max_waiting=settings.max_queue)
-        self._renderer = TemplateRenderer(
-            RenderLimits(seconds=settings.template_seconds), processes=threads, max_waiting=settings.max_queue
-        )
+        self._servicer = TokenizerServicer(self._pool)
+        limits = RenderLimits.for_chats_of(settings.max_input_bytes, seconds=settings.template_seconds)
+        self._renderer = TemplateRenderer(limits, processes=threads, max_waiting=settings.max_queue)
 
     def register(self, server: grpc.aio.Server) -> None:
         """Add the servicer."""

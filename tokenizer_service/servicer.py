@@ -10,10 +10,11 @@ import grpc
 
 from rpc.call_record import count_tokens
 from rpc.errors import invalid_field, unavailable
-from rpc.token_tensors import pack_tensor
+from tokenizer_service.encode_response import encode_response
 from tokenizer_service.encoder import EncodedRow
-from tokenizer_service.messages import chat_from, named_errors, options_from
+from tokenizer_service.messages import chat_from, check_chat_size, named_errors, options_from
 from tokenizer_service.served_tokenizers import ServedTokenizer, ServedTokenizers
+from tokenizer_service.work_pool import WorkPool
 from tokenmill.v1 import tokenizer_pb2, tokenizer_pb2_grpc
 
 CHUNK_BYTES = 2**20
@@ -26,21 +27,17 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class TokenizerServicer(tokenizer_pb2_grpc.TokenizerServiceServicer):
     """Answers once `tokenizers` is set; UNAVAILABLE before."""
 
-    def __init__(self) -> None:
+    def __init__(self, pool: WorkPool) -> None:
+        self._pool = pool  # whatever takes longer with larger messages is done there
         self.tokenizers: ServedTokenizers | None = None
 
     async def Encode(self, request: tokenizer_pb2.EncodeRequest, context: Context) -> tokenizer_pb2.EncodeResponse:
         """Prompts, or one chat, to one left-padded tensor."""
         served = self._find(request.model)
         rows = await self._rows(served, request)
-        count_tokens(prompt_tokens=sum(len(row.ids) for row in rows))
-        return tokenizer_pb2.EncodeResponse(
-            tokens=pack_tensor([row.ids for row in rows], served.loaded.pad_token_id),
-            token_counts=[len(row.ids) for row in rows],
-            vocabulary_fingerprint=served.vocabulary_fingerprint,
-            template_fingerprint=served.template_fingerprint,
-            offsets=[_offsets(row) for row in rows] if request.offsets else (),
-        )
+        tokens = sum(len(row.ids) for row in rows)
+        count_tokens(prompt_tokens=tokens)
+        return await self._pool.run_if_large(tokens, lambda: encode_response(served, rows, request))
 
     async def Decode(self, request: tokenizer_pb2.DecodeRequest, context: Context) -> tokenizer_pb2.DecodeResponse:
         """Token ids to text."""
@@ -86,12 +83,9 @@ class TokenizerServicer(tokenizer_pb2_grpc.TokenizerServiceServicer):
         options = options_from(request)
         with named_errors(served.name, kind):
             if kind == "chat":
-                return [await served.encoder.encode_chat(chat_from(request.chat), options)]
+                size = check_chat_size(request.chat, served.encoder.max_input_bytes)
+                chat = await self._pool.run_if_large(size, lambda: chat_from(request.chat))
+                return [await served.encoder.encode_chat(chat, options)]
             if len(request.prompts.texts) > MAX_ROWS:
                 raise invalid_field("prompts.texts", f"at most {MAX_ROWS}, got {len(request.prompts.texts)}")
             return await served.encoder.encode_prompts(request.prompts.texts, options)
-
-
-def _offsets(row: EncodedRow) -> tokenizer_pb2.TokenOffsets:
-    offsets = row.offsets or ()
-    return tokenizer_pb2.TokenOffsets(starts=[start for start, _ in offsets], ends=[end for _, end in offsets])

@@ -133,12 +133,6 @@ async def test_a_text_without_tokens_is_refused_by_field(encoder_of):
     assert refusal.value.field == "prompts.texts[1]"
 
 
-async def test_an_oversized_chat_is_refused_by_field(llama):
-    with pytest.raises(InvalidInput, match="1001 bytes") as refusal:
-        await llama.encode_chat(Chat([Message("user", "x" * 1001)]), PLAIN)
-    assert refusal.value.field == "messages"
-
-
 @pytest.mark.parametrize("name", ["chatml", "smollm", "llama-3", "zephyr", "qwen", "vicuna", "command-r"])
 @pytest.mark.parametrize("content", ["The answer is", "ends with space ", " \n", "", "<b", "twice The answer is"])
 async def test_a_continued_message_is_left_open_as_in_transformers(tmp_path, pool, name, content):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
-from google.protobuf.struct_pb2 import Struct
+import math
 
+import pytest
+
+from rpc.chat_limits import MAX_MESSAGES, MAX_TOOL_CALLS, MAX_TOOLS
 from tokenizer_service.errors import InvalidInput
-from tokenizer_service.messages import chat_from, plain_json
+from tokenizer_service.messages import chat_from, check_chat_size
 from tokenmill.v1 import tokenizer_pb2
 
 
@@ -29,21 +31,39 @@ def test_no_text_is_an_empty_object():
     assert made.messages[0].tool_calls[0].arguments == made.tools[0].parameters == {}
 
 
-@pytest.mark.parametrize("text", ["{", "NaN", '{"a": Infinity}', "[" * 100_000, "[1]", '"text"', "1"])
-def test_what_is_no_json_object_is_refused_by_field(text):
+def test_json_that_is_none_is_refused_by_the_field_it_stands_in():
     with pytest.raises(InvalidInput) as refused:
-        chat_from(chat(arguments=text))
+        chat_from(chat(arguments="{"))
     assert refused.value.field == "messages[0].tool_calls[0].arguments"
     with pytest.raises(InvalidInput) as refused:
-        chat_from(chat(parameters=text))
+        chat_from(chat(parameters="[1]"))
     assert refused.value.field == "tools[0].parameters"
+    with pytest.raises(InvalidInput) as refused:
+        chat_from(tokenizer_pb2.ChatPrompt(template_kwargs={"x": math.nan}))
+    assert refused.value.field == "template_kwargs"
 
 
-def test_whole_numbers_of_a_struct_are_integers_again():
-    struct = Struct()
-    struct.update({"n": 3, "x": 0.5, "list": [1, {"deep": 2}], "flag": True, "none": None})
-    plain = plain_json(struct)
-    assert plain == {"n": 3, "x": 0.5, "list": [1, {"deep": 2}], "flag": True, "none": None}
-    assert isinstance(plain["n"], int)
-    assert isinstance(plain["list"][1]["deep"], int)
-    assert plain["flag"] is True
+def called(times):
+    return {"role": "assistant", "tool_calls": [{"name": "f"}] * times}
+
+
+@pytest.mark.parametrize(
+    ("oversized", "field"),
+    [
+        (tokenizer_pb2.ChatPrompt(messages=[{"content": "x" * 2**20}]), "messages"),
+        (tokenizer_pb2.ChatPrompt(tools=[{"parameters": "x" * 2**20}]), "messages"),
+        (tokenizer_pb2.ChatPrompt(messages=[{}] * (MAX_MESSAGES + 1)), "messages"),
+        (tokenizer_pb2.ChatPrompt(tools=[{}] * (MAX_TOOLS + 1)), "tools"),
+        (tokenizer_pb2.ChatPrompt(messages=[{}, called(MAX_TOOL_CALLS + 1)]), "messages[1].tool_calls"),
+    ],
+    ids=["content", "tool", "messages", "tools", "tool calls"],
+)
+def test_a_chat_that_is_too_large_or_has_too_many_parts_is_refused_by_field(oversized, field):
+    with pytest.raises(InvalidInput) as refused:
+        check_chat_size(oversized, 2**20)
+    assert refused.value.field == field
+
+
+def test_a_chat_as_large_as_may_be_is_taken():
+    message = tokenizer_pb2.ChatPrompt(messages=[called(MAX_TOOL_CALLS)] * 2, tools=[{}] * MAX_TOOLS)
+    assert check_chat_size(message, message.ByteSize()) == message.ByteSize()

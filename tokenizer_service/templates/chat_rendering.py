@@ -12,6 +12,7 @@ from tokenizer_service.control.marks import Json
 from tokenizer_service.errors import InvalidInput
 from tokenizer_service.loaded_tokenizer import LoadedTokenizer
 from tokenizer_service.templates.chat_templates import ChatTemplate
+from tokenizer_service.work_pool import WorkPool
 
 _FIELD = "continue_final_message"
 
@@ -25,29 +26,33 @@ class Renderer(Protocol):
 
 
 class ChatRendering:
-    """Renders chats with one model's templates; the processes that do it are shared among models."""
+    """Renders chats with one model's templates; the processes that do it are shared among models.
 
-    def __init__(self, tokenizer: LoadedTokenizer, controls: ControlTokens, renderer: Renderer) -> None:
+    Looking for control literals happens in the threads of `pool`: a chat may hold a million of them.
+    """
+
+    def __init__(self, tokenizer: LoadedTokenizer, controls: ControlTokens, renderer: Renderer, pool: WorkPool) -> None:
         self._special_tokens: dict[str, Json] = dict(tokenizer.special_tokens)
         self._templates = tokenizer.templates
         self._controls = controls
         self._renderer = renderer
+        self._pool = pool
 
     async def render(self, chat: Chat, *, parse_special_tokens: bool) -> ControlText:
         """Return the rendered chat. With `parse_special_tokens` the caller's literals act as control tokens too.
 
-        Errors: InvalidInput, NoChatTemplate, and those of TemplateRenderer.render.
+        Errors: InvalidInput, NoChatTemplate, EncodeQueueFull, and those of TemplateRenderer.render.
         """
         chat.check()
         template = self._templates.choose(with_tools=bool(chat.tools))
         marks = self._controls.marks()
         hide = (lambda value: value) if parse_special_tokens else marks.hide
-        variables = self._special_tokens | chat.variables(hide)
+        variables = self._special_tokens | await self._pool.run(lambda: chat.variables(hide))
         if not chat.continue_final_message:
             rendered = await self._renderer.render(template.source, variables)
         else:
             rendered = await self._render_open(template, variables, marks.open_end)
-        return self._controls.text_of(marks, rendered)
+        return await self._pool.run_if_large(len(rendered), lambda: self._controls.text_of(marks, rendered))
 
     async def _render_open(self, template: ChatTemplate, variables: dict[str, Json], end: str) -> str:
         """Render with a tag at the end of the last message, and cut there: no end of turn, no end of sequence.

@@ -23,9 +23,20 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class RenderLimits:
-    """Limits of one rendering. The defaults are some hundred times what a long chat needs."""
+    """Limits of one rendering. The defaults are those for chats of 4 MiB, a hundred times a long one."""
 
     seconds: float = 2.0  # wall time, compiling the template included
-    memory_bytes: int = 512 * 1024 * 1024  # address space of a render process; an idle one takes about 40 MB
-    output_characters: int = 4 * 1024 * 1024
-    input_bytes: int = 4 * 1024 * 1024  # template and variables as JSON; the gRPC message limit is of this size
+    memory_bytes: int = 512 * 2**20  # address space of a render process; an idle one takes about 40 MB
+    output_characters: int = 9 * 2**20
+    input_bytes: int = 9 * 2**20  # template and variables as JSON
+
+    @classmethod
+    def for_chats_of(cls, max_input_bytes: int, *, seconds: float) -> RenderLimits:
+        """The limits that let a chat of `max_input_bytes` through.
+
+        Twice its size, for what JSON escapes and for what the template adds, and 1 MiB for the template itself. In
+        memory one character may take 4 bytes, and a text is there in several copies while it is joined and encoded.
+        """
+        text = 2 * max_input_bytes + 2**20
+        memory = 256 * 2**20 + 64 * max_input_bytes
+        return cls(seconds=seconds, memory_bytes=memory, output_characters=text, input_bytes=text)

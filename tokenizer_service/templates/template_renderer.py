@@ -8,7 +8,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tokenizer_service.errors import RendererClosed, RendererUnavailable, RenderQueueFull, TemplateTooLarge
+from tokenizer_service.errors import InvalidInput, RendererClosed, RendererUnavailable, RenderQueueFull
 from tokenizer_service.templates.render_child import RenderChild
 from tokenizer_service.templates.render_limits import RenderLimits
 
@@ -65,13 +65,15 @@ class TemplateRenderer:
     async def render(self, template: str, variables: Mapping[str, object]) -> str:
         """Return the text that `template` makes of `variables` (JSON values only).
 
-        Errors: TemplateFailed, TemplateTooSlow, TemplateTooLarge, RenderQueueFull, RendererUnavailable, RendererClosed.
+        Errors: InvalidInput (too large as JSON), TemplateFailed, TemplateTooSlow, TemplateTooLarge, RenderQueueFull,
+        RendererUnavailable, RendererClosed.
         """
         if self._closed:
             raise RendererClosed
         request = json.dumps({"template": template, "variables": variables}, ensure_ascii=False).encode()
         if len(request) > self._limits.input_bytes:
-            raise TemplateTooLarge(f"the chat and its template have more than {self._limits.input_bytes} bytes")
+            text = f"the chat has {len(request)} bytes as JSON, its template included; at most"
+            raise InvalidInput("messages", f"{text} {self._limits.input_bytes} are rendered")
         job = _Job(request, asyncio.get_running_loop().create_future())
         try:
             self._jobs.put_nowait(job)

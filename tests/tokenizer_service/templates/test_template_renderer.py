@@ -16,6 +16,7 @@ import pytest
 from tests.tokenizer_service.chat_formats import FORMATS
 from tests.tokenizer_service.model_folders import InProcessRenderer
 from tokenizer_service.errors import (
+    InvalidInput,
     RendererClosed,
     RenderQueueFull,
     TemplateFailed,
@@ -91,8 +92,23 @@ async def test_a_process_renders_what_jinja_renders():
 
 async def test_too_much_input_is_refused_before_it_is_sent():
     async with renderer(processes=1) as pool:
-        with pytest.raises(TemplateTooLarge, match="100000 bytes"):
+        with pytest.raises(InvalidInput, match=r"100\d{3} bytes.*100000 are rendered") as refusal:
             await pool.render(GOOD, {"name": "x" * 100_000})
+        assert refusal.value.field == "messages"
+
+
+@pytest.mark.parametrize("megabytes", [1, 16])
+async def test_the_limits_for_chats_of_a_size_let_such_a_chat_through(megabytes):
+    content = "😀\n" * (megabytes * 2**20 // 5)
+    limits = RenderLimits.for_chats_of(megabytes * 2**20, seconds=10)
+    pool = TemplateRenderer(limits, processes=1)
+    await pool.start()
+    try:
+        assert (
+            await pool.render("<s>{{ content | trim + '</s>' }}", {"content": content}) == f"<s>{content.strip()}</s>"
+        )
+    finally:
+        await pool.close()
 
 
 async def test_more_chats_than_may_wait_are_refused():
