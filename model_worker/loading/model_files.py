@@ -14,6 +14,7 @@ from typing import Any
 from model_worker.engine import GenerationDefaults
 from model_worker.loading.load_errors import ModelFolderError
 from model_worker.loading.safetensors_check import check_safetensors
+from model_worker.loading.stated_values import stated_context, stated_defaults, stated_ids, stated_object
 
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
@@ -29,41 +30,51 @@ class ModelFiles:
     path: Path
     context_length: int | None  # tokens; None where config.json does not tell
     eos_token_ids: frozenset[int]
+    eos_file: Path  # that names them
     defaults: GenerationDefaults
     dtype: str | None  # the checkpoint's, for example "bfloat16"
+
+    def check_eos(self, vocabulary_size: int) -> None:
+        """Errors: ModelFolderError when an id that ends a sequence is none of the model's."""
+        largest = max(self.eos_token_ids, default=0)
+        if largest >= vocabulary_size:
+            message = f"{self.eos_file}: eos_token_id {largest} is outside the vocabulary of {vocabulary_size} ids"
+            raise ModelFolderError(message)
 
 
 def read_model_files(path: Path) -> ModelFiles:
     """Check the folder `path` and read its settings. Errors: ModelFolderError, one line naming the folder or file."""
     if not path.is_dir():
         raise ModelFolderError(f"model folder {path} does not exist")
-    config = _read_json(path / "config.json")
+    config_file = path / "config.json"
+    config = _read_json(config_file)
     if "auto_map" in config:
-        raise ModelFolderError(f"{path / 'config.json'} asks for code of its own (auto_map), which is never run")
-    if "quantization_config" in config:
-        method = config["quantization_config"].get("quant_method", "an unnamed method")
+        raise ModelFolderError(f"{config_file} asks for code of its own (auto_map), which is never run")
+    quantization = stated_object(config, "quantization_config", config_file)
+    if quantization is not None:
+        method = quantization.get("quant_method", "an unnamed method")
         raise ModelFolderError(f"{path} is quantized already ({method}); give the original weights")
     for file in _weight_files(path):
         check_safetensors(file)
     generation_file = path / "generation_config.json"
     generation = _read_json(generation_file) if generation_file.exists() else {}
-    text = config.get("text_config") or config
+    text = stated_object(config, "text_config", config_file) or config
+    eos_file, eos_token_ids = _eos_token_ids((generation_file, generation), (config_file, config), (config_file, text))
     return ModelFiles(
         path=path,
-        context_length=_first(_CONTEXT_KEYS, text),
-        eos_token_ids=_eos_token_ids(generation, config, text),
-        defaults=GenerationDefaults(
-            **{name: generation[name] for name in GenerationDefaults.__dataclass_fields__ if name in generation}
-        ),
-        dtype=_first(("dtype", "torch_dtype"), text) or _first(("dtype", "torch_dtype"), config),
+        context_length=stated_context(text, _CONTEXT_KEYS, config_file),
+        eos_token_ids=eos_token_ids,
+        eos_file=eos_file,
+        defaults=stated_defaults(generation, generation_file),
+        dtype=_dtype(text) or _dtype(config),
     )
 
 
 def _weight_files(path: Path) -> list[Path]:
     """Return the safetensors files that make up the weights; those that an index names all have to be there."""
     if (path / _INDEX).exists():
-        shards = sorted(set(_read_json(path / _INDEX).get("weight_map", {}).values()))
-        missing = [shard for shard in shards if not (path / shard).exists()]
+        shards = _shards(path / _INDEX)
+        missing = [shard for shard in shards if not (path / shard).is_file()]
         if missing or not shards:
             raise ModelFolderError(f"{path} lacks {len(missing)} of {len(shards)} weight files, first {missing[:1]}")
         return [path / shard for shard in shards]
@@ -75,17 +86,28 @@ def _weight_files(path: Path) -> list[Path]:
     raise ModelFolderError(f"{path} has no weights: neither {_SINGLE} nor {_INDEX}")
 
 
-def _eos_token_ids(*sources: Mapping[str, Any]) -> frozenset[int]:
-    """Return the ids that end a sequence, from the first source that names any."""
-    for source in sources:
+def _shards(index: Path) -> list[str]:
+    """Return the files that an index names, each in the folder of the index: nothing outside it is ever read."""
+    shards = list((stated_object(_read_json(index), "weight_map", index) or {}).values())
+    strangers = [shard for shard in shards if not isinstance(shard, str) or Path(shard).name != shard]
+    if strangers:
+        raise ModelFolderError(f"{index} names a weight file outside its folder: {strangers[0]!r:.80}")
+    return sorted(set(shards))
+
+
+def _eos_token_ids(*sources: tuple[Path, Mapping[str, Any]]) -> tuple[Path, frozenset[int]]:
+    """Return the ids that end a sequence, from the first source that names any, and the source's file."""
+    for file, source in sources:
         named = source.get("eos_token_id")
         if named is not None:
-            return frozenset(named if isinstance(named, list) else [named])
-    return frozenset()
+            return file, stated_ids(named, file)
+    return sources[0][0], frozenset()
 
 
-def _first(names: tuple[str, ...], source: Mapping[str, Any]) -> Any:
-    return next((source[name] for name in names if source.get(name) is not None), None)
+def _dtype(source: Mapping[str, Any]) -> str | None:
+    """Return the dtype's name; None too for what is no name: only `auto` on a GPU asks for it."""
+    named = source.get("dtype") or source.get("torch_dtype")
+    return named if isinstance(named, str) else None
 
 
 def _read_json(file: Path) -> dict[str, Any]:
@@ -93,7 +115,7 @@ def _read_json(file: Path) -> dict[str, Any]:
         content = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ModelFolderError(f"{file} cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelFolderError(f"{file} is not valid JSON") from error
     if not isinstance(content, dict):
         raise ModelFolderError(f"{file} is not a JSON object")

@@ -10,6 +10,8 @@ import torch
 
 from model_worker.sequence import Extent
 
+_PIECE_TOKENS = 256
+
 
 @dataclass(frozen=True, slots=True)
 class LayerShape:
@@ -38,6 +40,10 @@ class LayerStorage:
         self.keys_by_head = self.keys.transpose(0, 1).unsqueeze(0)
         self.values_by_head = self.values.transpose(0, 1).unsqueeze(0)
 
+    def free(self) -> None:
+        """Let the tensors go, whoever still holds this."""
+        del self.keys, self.values, self.keys_by_head, self.values_by_head
+
     def write(self, slots: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> None:
         """Store `key` and `value` ([1, kv_heads, tokens, size]) at the token indices `slots` (int64 [tokens])."""
         self.keys.index_copy_(0, slots, key[0].transpose(0, 1))
@@ -51,12 +57,20 @@ class KvStorage:
         self.layers = [LayerStorage(shape, capacity) for shape in shapes]
 
     def copy(self, source: Extent, target: Extent, tokens: int) -> None:
-        """Copy the first `tokens` tokens of `source` to the start of `target`; the extents may overlap."""
+        """Copy the first `tokens` tokens of `source` to the start of `target`; the extents may overlap.
+
+        Where they do it goes piece by piece, away from what is still to be read. A piece that overlaps its own target
+        goes through a copy, which is small: this is done when memory is short.
+        """
         assert tokens <= min(source.capacity, target.capacity)
-        overlap = abs(source.start - target.start) < tokens
+        distance = abs(source.start - target.start)
+        piece = max(distance, _PIECE_TOKENS)
+        starts = range(0, tokens, piece)
         for stored in self._tensors():
-            moved = stored[source.start : source.start + tokens]
-            stored[target.start : target.start + tokens] = moved.clone() if overlap else moved
+            for start in starts if target.start < source.start else reversed(starts):
+                length = min(piece, tokens - start)
+                moved = stored.narrow(0, source.start + start, length)
+                stored.narrow(0, target.start + start, length).copy_(moved.clone() if length > distance else moved)
 
     def clear(self, extent: Extent) -> None:
         """Zero `extent`."""
@@ -65,6 +79,8 @@ class KvStorage:
 
     def free(self) -> None:
         """Give the memory back; the storage is not used afterwards."""
+        for layer in self.layers:
+            layer.free()
         self.layers.clear()
 
     def _tensors(self) -> list[torch.Tensor]:

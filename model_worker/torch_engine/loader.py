@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Literal
 
 import torch
@@ -17,13 +18,14 @@ import transformers
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from model_worker.engine import EngineSpec
-from model_worker.loading.load_errors import LoadError, ModelFolderError, UnavailableOptionError
+from model_worker.engine import EngineSpec, OutOfMemory
+from model_worker.loading.load_errors import LoadError, UnavailableOptionError
 from model_worker.loading.load_progress import LoadProgress, LoadStage
 from model_worker.loading.model_files import ModelFiles, read_model_files
 from model_worker.torch_engine.attention_probe import probe_layers
 from model_worker.torch_engine.kv_budget import kv_capacity
 from model_worker.torch_engine.kv_storage import LayerShape
+from model_worker.torch_engine.out_of_memory import named_out_of_memory
 from model_worker.torch_engine.quantization import (
     Scheme,
     bitsandbytes_config,
@@ -35,9 +37,11 @@ from model_worker.torch_engine.rope_check import check_rope
 from model_worker.torch_engine.self_test import SELF_TEST_TOKENS, self_test
 from model_worker.torch_engine.transformers_engine import TransformersEngine
 from model_worker.torch_engine.unrounded import unrounded_activations
+from model_worker.torch_engine.weight_check import check_weights
 from model_worker.torch_engine.weight_progress import weight_progress
 from model_worker.torch_engine.weight_report import weigh
 
+_LONGEST_REASON = 300  # characters of what transformers has to say
 DtypeName = Literal["auto", "float32", "bfloat16", "float16", "float64"]
 _log = logging.getLogger("tokenmill.worker.load")
 
@@ -75,8 +79,10 @@ def load_engine(settings: LoadSettings, progress: Callable[[LoadProgress], None]
     layers = probe_layers(model)
     bytes_per_token = sum(shape.bytes_per_token for shape in layers.values())
     capacity = kv_capacity(settings.kv_cache_memory, bytes_per_token, plan.device, SELF_TEST_TOKENS)
+    vocabulary_size = model.get_input_embeddings().num_embeddings
+    files.check_eos(vocabulary_size)
     spec = EngineSpec(
-        vocabulary_size=model.get_input_embeddings().num_embeddings,
+        vocabulary_size=vocabulary_size,
         context_length=_held_context(context_length, capacity, settings),
         kv_capacity_tokens=capacity,
         kv_bytes_per_token=bytes_per_token,
@@ -104,7 +110,8 @@ class _Plan:
         has_cuda = torch.cuda.is_available()
         if settings.device == "cuda" and not has_cuda:
             raise UnavailableOptionError("--device cuda: torch finds no CUDA device")
-        device = torch.device("cpu" if settings.device == "cpu" or not has_cuda else "cuda")
+        on_cpu = settings.device == "cpu" or not has_cuda
+        device = torch.device("cpu") if on_cpu else torch.device("cuda", torch.cuda.current_device())
         scheme = scheme_for(settings.quantization, device)
         dtype = _dtype(settings.dtype, files.dtype, device, scheme)
         return cls(device, dtype, scheme, settings.double_quantization)
@@ -182,25 +189,26 @@ def _load_model(files: ModelFiles, plan: _Plan, progress: Callable[[LoadProgress
 
 
 def _from_pretrained(path: Path, plan: _Plan, device: torch.device) -> PreTrainedModel:
-    """Let transformers read the folder, and hear about weights it would otherwise make up at random."""
+    """Let transformers read the folder, and hear about weights it would otherwise make up at random or leave out."""
+    quantization = bitsandbytes_config(plan.scheme, plan.dtype, double_quantization=plan.double_quantization)
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
-            path,
-            dtype=plan.dtype,
-            device_map={"": device},
-            quantization_config=bitsandbytes_config(
-                plan.scheme, plan.dtype, double_quantization=plan.double_quantization
-            ),
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
-    except (ValueError, KeyError, OSError, ImportError) as error:
-        raise LoadError(f"{path} cannot be loaded: {str(error).splitlines()[0]}") from error
-    missing = sorted(info["missing_keys"])
-    if missing:
-        raise ModelFolderError(f"{path} lacks {len(missing)} weights of {type(model).__name__}, first {missing[0]}")
+        with named_out_of_memory():
+            model, info = AutoModelForCausalLM.from_pretrained(
+                path,
+                dtype=plan.dtype,
+                device_map={"": device},
+                quantization_config=quantization,
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+    except OutOfMemory:
+        raise
+    except Exception as error:  # transformers lets a file that does not fit run into whatever error it leads to
+        reason = shorten(str(error) or type(error).__name__, _LONGEST_REASON)
+        raise LoadError(f"{path} cannot be loaded: {reason}") from error
+    check_weights(model, path, missing=info["missing_keys"], unexpected=info["unexpected_keys"])
     return model
 
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from model_worker.engine import Draw, EngineSpec, OutOfMemory, RowFailure, Segment
+from model_worker.engine import Draw, EngineSpec, RowFailure, Segment
 from model_worker.sequence import Extent
 from model_worker.torch_engine.attention import RaggedAttention
 from model_worker.torch_engine.attention_probe import attention_function
 from model_worker.torch_engine.draw import draw_tokens
 from model_worker.torch_engine.kv_storage import KvStorage, LayerShape
+from model_worker.torch_engine.out_of_memory import named_out_of_memory
 from model_worker.torch_engine.step_layout import StepLayout
 
 
@@ -31,7 +32,7 @@ class TransformersEngine:
         # rounds differently into a whole step. Token by token attention keeps the row's text the same in any batch
         # and any chunking. It slows long prompts down; on a GPU, where each token would be a kernel, it is not done.
         self._token_by_token = spec.quantization == "int8" and spec.device == "cpu"
-        with _named_out_of_memory():
+        with named_out_of_memory():
             self._storage = KvStorage(list(layers.values()), spec.kv_capacity_tokens)
         self._attention = RaggedAttention(dict(zip(layers, self._storage.layers, strict=True)))
         self._held = ExitStack()
@@ -41,7 +42,7 @@ class TransformersEngine:
         """Compute all `segments` as one ragged batch and draw one token for each that `draws`."""
         drawing = [index for index, segment in enumerate(segments) if segment.draws]
         # Where nothing is drawn one row still goes through the head: the model has no way to leave it out.
-        with _named_out_of_memory(), torch.inference_mode():
+        with named_out_of_memory(), torch.inference_mode():
             logits = self._last_logits(segments, drawing or [0])
             drawn = draw_tokens(logits, [segments[index].sequence for index in drawing]) if drawing else []
         outcomes: list[Draw | RowFailure | None] = [None] * len(segments)
@@ -54,21 +55,23 @@ class TransformersEngine:
 
         Errors: OutOfMemory.
         """
-        with _named_out_of_memory(), torch.inference_mode():
+        with named_out_of_memory(), torch.inference_mode():
             return self._last_logits(segments, list(range(len(segments))))
 
     def copy_kv(self, source: Extent, target: Extent, tokens: int) -> None:
-        """Copy the K/V of the first `tokens` tokens of `source` to the start of `target`."""
-        self._storage.copy(source, target, tokens)
+        """Copy the K/V of the first `tokens` tokens of `source` to the start of `target`. Errors: OutOfMemory."""
+        with named_out_of_memory():
+            self._storage.copy(source, target, tokens)
 
     def clear_kv(self, extent: Extent) -> None:
         """Zero `extent`."""
         self._storage.clear(extent)
 
     def close(self) -> None:
-        """Free the storage and let the model go, with the attention it had before."""
+        """Free the storage and let the model go, with the attention it had before, whoever holds the engine."""
         self._held.close()
         self._storage.free()
+        del self._model, self._attention
         if self.spec.device.startswith("cuda"):
             torch.cuda.empty_cache()
 
@@ -83,16 +86,3 @@ class TransformersEngine:
             )
         logits: torch.Tensor = output.logits[0]
         return logits
-
-
-@contextmanager
-def _named_out_of_memory() -> Iterator[None]:
-    """Turn what torch raises for want of memory, which on the CPU has no class of its own, into OutOfMemory."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise OutOfMemory(str(error)) from error
-    except RuntimeError as error:
-        if "can't allocate memory" not in str(error) and "not enough memory" not in str(error):
-            raise
-        raise OutOfMemory(str(error)) from error

@@ -55,6 +55,7 @@ def test_generation_settings_are_those_written_in_the_file_and_no_others(folder)
         ({"n_positions": 1024}, 1024),
         ({"text_config": {"max_position_embeddings": 32}, "max_position_embeddings": 5}, 32),
         ({"max_position_embeddings": None, "seq_length": 8}, 8),
+        ({"max_position_embeddings": 2}, 2),
         ({}, None),
     ],
 )
@@ -116,12 +117,83 @@ def test_weights_that_are_not_whole_are_found_before_loading(folder, content, co
         ("{", "not valid JSON"),
         ("[1]", "not a JSON object"),
         (json.dumps(CONFIG | {"auto_map": {"AutoModel": "evil.Model"}}), "never run"),
+        ("[" * 100_000, "not valid JSON"),
         (json.dumps(CONFIG | {"quantization_config": {"quant_method": "gptq"}}), r"quantized already \(gptq\)"),
+        (json.dumps(CONFIG | {"quantization_config": "int4"}), "quantization_config must be an object, not 'int4'"),
+        (json.dumps(CONFIG | {"text_config": [1]}), r"text_config must be an object, not \[1\]"),
+        (json.dumps(CONFIG | {"max_position_embeddings": "128"}), "max_position_embeddings must be .* not '128'"),
+        (json.dumps(CONFIG | {"max_position_embeddings": -1}), "max_position_embeddings must be at least 2 .* not -1"),
+        (json.dumps(CONFIG | {"max_position_embeddings": 64.0}), "max_position_embeddings must be .* not 64.0"),
+        (json.dumps({"n_positions": True}), "n_positions must be .* not True"),
+        (json.dumps(CONFIG | {"eos_token_id": -1}), r"config\.json: eos_token_id must be a token id .* not -1"),
+        (json.dumps(CONFIG | {"eos_token_id": "</s>"}), "eos_token_id must be"),
     ],
 )
 def test_a_configuration_that_cannot_be_served_is_refused(folder, config, complaint):
     (folder / "config.json").write_text(config)
     with pytest.raises(ModelFolderError, match=complaint):
+        read_model_files(folder)
+
+
+def test_a_quantization_that_is_null_is_none(folder):
+    rewrite(folder, **CONFIG, quantization_config=None)
+    assert read_model_files(folder).context_length == 64
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("do_sample", 1),
+        ("temperature", "0.7"),
+        ("temperature", -0.1),
+        ("temperature", float("nan")),
+        ("temperature", 101),
+        ("temperature", True),
+        ("top_k", -1),
+        ("top_k", 50.0),
+        ("top_k", 2**31),
+        ("top_p", 0),
+        ("top_p", 1.1),
+        ("min_p", -1),
+        ("typical_p", 0.0),
+        ("repetition_penalty", 0),
+        ("eos_token_id", [2, -1]),
+        ("eos_token_id", [2, None]),
+        ("eos_token_id", 2.0),
+    ],
+)
+def test_a_generation_setting_out_of_its_range_is_refused_with_file_and_field(folder, name, value):
+    (folder / "generation_config.json").write_text(json.dumps({name: value}))
+    with pytest.raises(ModelFolderError, match=rf"generation_config\.json: {name} must be "):
+        read_model_files(folder)
+
+
+def test_generation_settings_at_the_ends_of_their_ranges_are_taken(folder):
+    ends = {"do_sample": False, "temperature": 100, "top_k": 0, "top_p": 1, "min_p": 0, "typical_p": 1.0}
+    (folder / "generation_config.json").write_text(json.dumps(ends | {"repetition_penalty": 10, "eos_token_id": 0}))
+    files = read_model_files(folder)
+    assert files.defaults == GenerationDefaults(**ends, repetition_penalty=10)
+    assert files.eos_token_ids == {0}
+
+
+def test_a_generation_setting_that_is_null_is_silent(folder):
+    (folder / "generation_config.json").write_text(json.dumps({"top_p": None, "eos_token_id": None}))
+    files = read_model_files(folder)
+    assert (files.defaults, files.eos_token_ids) == (GenerationDefaults(), {2})
+
+
+@pytest.mark.parametrize("name", ["../other/model.safetensors", "/etc/passwd", "sub/a.safetensors", 3])
+def test_an_index_names_files_of_its_own_folder_only(folder, name):
+    shard(folder, "a.safetensors", name)
+    (folder / "a.safetensors").write_bytes(safetensors(4))
+    with pytest.raises(ModelFolderError, match=r"index\.json names a weight file outside its folder"):
+        read_model_files(folder)
+
+
+@pytest.mark.parametrize("index", [{"weight_map": ["a"]}, {"weight_map": "a"}])
+def test_an_index_without_a_map_is_refused(folder, index):
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ModelFolderError, match="weight_map must be an object"):
         read_model_files(folder)
 
 

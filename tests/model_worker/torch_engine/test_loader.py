@@ -6,13 +6,15 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 from transformers.utils.logging import set_tqdm_hook
 
-from model_worker.engine import GenerationDefaults
+from model_worker.engine import GenerationDefaults, OutOfMemory
 from model_worker.loading.load_errors import LoadError, ModelFolderError, UnavailableOptionError, UnsupportedModelError
 from model_worker.loading.load_progress import LoadProgress
+from model_worker.loading.model_files import read_model_files
 from model_worker.sequence import Extent
-from model_worker.torch_engine.loader import LoadSettings, load_engine
+from model_worker.torch_engine.loader import LoadSettings, _Plan, load_engine
 from model_worker.torch_engine.rope_check import check_rope
 from tests.model_worker.tiny_models import FAMILIES, Row, drive, prompt_of, reference, sequence_of, tiny_model
 
@@ -80,13 +82,13 @@ def test_auto_on_a_cpu_is_int8_and_float32(folder):
 
 
 @pytest.mark.parametrize("quantization", ["none", "int8"])
-def test_progress_never_falls_and_ends_with_ready(folder, quantization):
+def test_progress_never_falls_and_leaves_ready_to_who_serves(folder, quantization):
     heard: list[LoadProgress] = []
     load_engine(settings(folder, quantization=quantization), heard.append)
     fractions = [progress.fraction for progress in heard]
     assert fractions == sorted(fractions)
     assert heard[0] == LoadProgress("checking files", 0)
-    assert heard[-1] == LoadProgress("ready", 1)
+    assert heard[-1] == LoadProgress("testing", 0.95)
     assert len([progress for progress in heard if progress.stage == "loading weights"]) > 5
     assert set_tqdm_hook(None) is None, "the hook is taken off again"
 
@@ -104,11 +106,71 @@ def test_weights_that_the_model_needs_and_the_file_lacks_are_not_made_up(folder)
         load(folder)
 
 
-def test_an_unknown_architecture_is_one_line(folder):
-    (folder / "config.json").write_text(json.dumps({"model_type": "from_the_future", "max_position_embeddings": 64}))
-    with pytest.raises(LoadError, match="cannot be loaded") as refused:
+def reconfigure(folder, **config):
+    told = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(told | config))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model_type": "from_the_future"},
+        {"hidden_size": 48},
+        {"hidden_size": "abc"},
+        {"num_attention_heads": 5},
+        {"num_key_value_heads": 3},
+        {"vocab_size": 50},
+        {"num_hidden_layers": None},
+        {"rope_parameters": 3},
+    ],
+)
+def test_a_configuration_that_does_not_fit_is_one_line(folder, config):
+    reconfigure(folder, **config)
+    with pytest.raises(LoadError, match="cannot be loaded: ") as refused:
         load(folder)
     assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 500
+
+
+def test_layers_that_the_configuration_leaves_out_are_not_left_out(folder):
+    reconfigure(folder, num_hidden_layers=1)
+    with pytest.raises(ModelFolderError, match=r"has 9 weights for more layers .* first model\.layers\.1\."):
+        load(folder)
+
+
+def test_weights_that_are_none_of_the_models_are_said_in_one_line(folder, caplog):
+    weights = load_file(folder / "model.safetensors")
+    weights["vision.patches"] = torch.zeros(2)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    load(folder).close()
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+        f"1 weights in {folder} are none of LlamaForCausalLM, first vision.patches"
+    ]
+
+
+def test_an_end_of_sequence_outside_the_vocabulary_is_refused_with_file_and_field(folder):
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, 97]}))
+    with pytest.raises(ModelFolderError, match=r"generation_config\.json: eos_token_id 97 .* vocabulary of 97 ids"):
+        load(folder)
+
+
+def test_memory_that_is_not_there_is_out_of_memory(folder, monkeypatch):
+    with pytest.raises(OutOfMemory):
+        load_engine(LoadSettings(model=folder, device="cpu", kv_cache_memory=2**50), lambda _: None)
+
+    def too_much(*_args, **_kwargs):
+        torch.empty(2**50)
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", too_much)
+    with pytest.raises(OutOfMemory):
+        load(folder)
+
+
+def test_on_a_gpu_the_device_has_its_number(folder, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 2)
+    wanted = LoadSettings(model=folder, dtype="bfloat16", quantization="none")
+    assert str(_Plan.of(wanted, read_model_files(folder)).device) == "cuda:2"
 
 
 @pytest.mark.parametrize(
