@@ -100,16 +100,18 @@ def _attend(rows: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, place:
         # One token sees all of its (windowed) history, so the heads that share a key become its rows: no mask.
         return scaled_dot_product_attention(rows, keys, values, scale=options.scaling)
     from_the_start = span.position == 0 and (options.window is None or span.length <= options.window)
+    # Key heads stand as the batch and the queries that share one as its heads, each with the same view of the keys.
+    # With `enable_gqa` and a mask no fused kernel of a GPU would do it, but one that copies keys and keeps all scores.
+    group = rows.shape[2]
     out = scaled_dot_product_attention(
-        rows.flatten(1, 2).transpose(0, 1).unsqueeze(0),
-        keys,
-        values,
+        rows.permute(1, 2, 0, 3),
+        keys[0].unsqueeze(1).expand(-1, group, -1, -1),
+        values[0].unsqueeze(1).expand(-1, group, -1, -1),
         attn_mask=None if from_the_start else layout.mask(span, options.window, rows.dtype),
         is_causal=from_the_start,
         scale=options.scaling,
-        enable_gqa=rows.shape[2] > 1,
     )
-    return out[0].transpose(0, 1).reshape(*rows.shape[:3], -1)
+    return out.permute(2, 0, 1, 3)
 
 
 def _attend_spelled_out(rows: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, place: _Place) -> torch.Tensor:

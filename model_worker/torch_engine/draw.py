@@ -17,7 +17,8 @@ NOT_NUMBERS = RowFailure("LOGITS_NOT_FINITE", "The model's output for this row i
 def draw_tokens(logits: torch.Tensor, sequences: Rows[Sequence]) -> list[Draw | RowFailure]:
     """Draw the next token of each sequence from its row of `logits` ([rows, vocabulary], changed in place).
 
-    A row with NaN or +inf, or in which nothing may be drawn, fails alone. One transfer from the device for all rows.
+    A row with NaN or +inf, or in which nothing may be drawn, fails alone. One transfer from the device for all rows,
+    and where a row has a top_p one more for each time that its nucleus is looked for among more tokens.
     """
     _ban(logits, sequences)
     peaks, tokens = logits.max(dim=-1)  # NaN wins every comparison, so the peak tells whether a row is sound

@@ -17,6 +17,7 @@ def kv_capacity(requested_bytes: int | None, bytes_per_token: int, device: torch
     if requested_bytes is not None:
         budget = requested_bytes
     elif device.type == "cuda":
+        torch.cuda.empty_cache()  # what loading used and torch keeps counts as taken otherwise
         budget = int(torch.cuda.mem_get_info(device)[0] * _CUDA_SHARE)
     else:
         budget = min(_CPU_CEILING, int(available_bytes() * _CPU_SHARE))

@@ -61,12 +61,13 @@ def _keep_nuclei(weights: torch.Tensor, top_p: list[float]) -> None:
         kept = needed.sum(dim=-1, keepdim=True)
         edges[rows] = ranked.gather(1, kept - 1)
         following = ranked.gather(1, kept.clamp_max(width - 1))
-        enough = (~needed[:, -1]).tolist() if width < weights.shape[1] else [True] * len(rows)
-        equals = ((following == edges[rows]) & (kept < width)).squeeze(1).tolist()
-        for row, count, is_enough, has_equals in zip(rows, kept.squeeze(1).tolist(), enough, equals, strict=True):
-            if is_enough and has_equals:
+        too_few = needed[:, -1:] & (width < weights.shape[1])
+        equals_follow = (following == edges[rows]) & (kept < width)
+        told = torch.cat((kept, too_few, equals_follow), dim=1).tolist()  # one transfer from the device
+        for row, (count, is_too_few, has_equals) in zip(rows, told, strict=True):
+            if has_equals and not is_too_few:
                 _drop_lower_equals(weights[row], edges[row], count)
-        rows = [row for row, is_enough in zip(rows, enough, strict=True) if not is_enough]
+        rows = [row for row, (_, is_too_few, _) in zip(rows, told, strict=True) if is_too_few]
         width *= _NUCLEUS_GROWTH
     weights.masked_fill_(weights < edges, 0.0)
 
@@ -75,7 +76,7 @@ def _drop_lower_equals(weights: torch.Tensor, edge: torch.Tensor, kept: int) -> 
     """Drop the lowest ids among those of one row that equal its `edge`, until `kept` tokens are left from it up."""
     too_many = (weights >= edge).sum() - kept
     equals = weights == edge
-    weights[equals & (equals.cumsum(dim=-1) <= too_many)] = 0.0
+    weights.masked_fill_(equals & (equals.cumsum(dim=-1) <= too_many), 0.0)
 
 
 def _column(numbers: list[float], like: torch.Tensor) -> torch.Tensor:

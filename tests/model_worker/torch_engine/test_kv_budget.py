@@ -21,6 +21,14 @@ def test_the_budget_is_the_flag_or_a_bounded_share(monkeypatch, requested, avail
     assert kv_capacity(requested, 1000, CPU, at_least=1) == tokens
 
 
+def test_on_a_gpu_what_torch_keeps_unused_is_given_back_before_what_is_free_is_asked(monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: asked.append("empty_cache"))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: asked.append("mem_get_info") or (10_000, 20_000))
+    assert kv_capacity(None, 1000, torch.device("cuda"), at_least=1) == 8
+    assert asked == ["empty_cache", "mem_get_info"]
+
+
 def test_too_little_memory_is_refused_with_the_numbers():
     with pytest.raises(UnavailableOptionError, match="5000 bytes of K/V memory hold 5 tokens of 1000 bytes; 64 are"):
         kv_capacity(5000, 1000, CPU, at_least=64)

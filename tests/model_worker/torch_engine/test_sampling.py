@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
@@ -41,6 +41,29 @@ def test_every_row_of_a_mixed_batch_has_the_law_of_transformers(params, seed):
     logits = torch.randn(len(params), 50, generator=torch.Generator().manual_seed(seed)) * 3
     for processed, row, row_params in zip(law(logits, params), logits, params, strict=True):
         torch.testing.assert_close(processed, law_of_transformers(row, row_params), rtol=1e-9, atol=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    vocabulary=st.integers(65, 2000),
+    spread=st.floats(0.01, 3.0),
+    params=st.lists(
+        st.builds(SamplingParams, temperature=st.floats(0.5, 100.0), top_p=st.floats(0.05, 0.999)),
+        min_size=1,
+        max_size=4,
+    ),
+    seed=st.integers(0, 1000),
+)
+def test_a_nucleus_of_hundreds_of_tokens_is_that_of_transformers(vocabulary, spread, params, seed):
+    logits = torch.randn(len(params), vocabulary, generator=torch.Generator().manual_seed(seed)) * spread
+    for row, one in zip(logits, params, strict=True):
+        assume(row.unique().numel() == vocabulary)  # equals have a test of their own
+        # Where rounding decides who is in, nothing is said.
+        weights = torch.softmax(row.double() / one.temperature, dim=-1)
+        sums = weights.sort(descending=True).values.cumsum(dim=-1)
+        assume((sums - one.top_p).abs().min() > 1e-12)
+    for processed, row, one in zip(law(logits, params), logits, params, strict=True):
+        torch.testing.assert_close(processed, law_of_transformers(row, one), rtol=1e-9, atol=1e-12)
 
 
 def test_tokens_equal_to_the_kth_best_stay():

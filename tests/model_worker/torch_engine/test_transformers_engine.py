@@ -5,11 +5,14 @@ import weakref
 
 import pytest
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from model_worker.engine import Draw, EngineSpec, OutOfMemory, RowFailure, Segment
 from model_worker.sequence import Extent, SamplingParams
+from model_worker.torch_engine import attention
 from model_worker.torch_engine.attention_probe import probe_layers
+from model_worker.torch_engine.kv_storage import KvStorage, LayerShape
 from model_worker.torch_engine.quantization import quantize_to_int8
 from model_worker.torch_engine.transformers_engine import TransformersEngine
 from tests.model_worker.tiny_models import (
@@ -159,11 +162,57 @@ def test_closing_gives_the_model_its_attention_back_and_frees_the_storage():
     model = tiny_model("llama")
     expected = reference(model, [5, 6, 7], 4)
     with engine_for(model) as engine:
-        keys = weakref.ref(engine._storage.layers[0].keys)
+        storage = [weakref.ref(tensor) for layer in engine._storage.layers for tensor in (layer.keys, layer.values)]
+        layer = engine._storage.layers[0]
     assert reference(model, [5, 6, 7], 4) == expected
-    del engine
+    weights = weakref.ref(model)
+    del model
     gc.collect()
-    assert keys() is None
+    assert [tensor() for tensor in storage] == [None] * 4, "though the engine is still held, and a layer of it"
+    assert weights() is None
+    assert (engine.spec.device, layer) == ("cpu", layer)
+
+
+@pytest.mark.parametrize(("source", "target"), [(0, 1), (1, 0), (0, 300), (300, 0), (0, 256), (7, 263), (900, 0)])
+def test_storage_that_moves_over_itself_needs_no_more_than_small_copies(monkeypatch, source, target):
+    storage = KvStorage([LayerShape(2, 3, 4, torch.float32, torch.device("cpu"))], 1600)
+    for stored in storage._tensors():
+        stored.copy_(torch.rand(stored.shape))
+    before = [stored.clone() for stored in storage._tensors()]
+    copies = []
+    monkeypatch.setattr(
+        torch.Tensor, "clone", lambda tensor, plain=torch.Tensor.clone: copies.append(tensor.shape[0]) or plain(tensor)
+    )
+    storage.copy(Extent(source, 700), Extent(target, 700), 700)
+    assert max(copies, default=0) <= 256
+    for stored, old in zip(storage._tensors(), before, strict=True):
+        assert torch.equal(stored[target : target + 700], old[source : source + 700])
+
+
+def test_a_copy_without_memory_for_it_is_out_of_memory(monkeypatch):
+    def too_much(*_args, **_kwargs):
+        torch.empty(2**50)
+
+    with engine_for(tiny_model("llama")) as engine:
+        monkeypatch.setattr(engine._storage, "copy", too_much)
+        with pytest.raises(OutOfMemory):
+            engine.copy_kv(Extent(0, 4), Extent(4, 4), 2)
+
+
+def test_no_option_that_would_cost_a_gpu_its_fused_kernels_is_asked_for(monkeypatch):
+    calls = []
+
+    def watched(query, keys, values, **options):
+        calls.append((query.shape[1] == keys.shape[1], set(options)))
+        return scaled_dot_product_attention(query, keys, values, **options)
+
+    monkeypatch.setattr(attention, "scaled_dot_product_attention", watched)
+    model = tiny_model("llama")
+    expected = reference(model, prompt_of(9, 1), 4)
+    with engine_for(model) as engine:
+        assert drive(engine, [Row(sequence_of(prompt_of(9, 1), Extent(0, 32)), 4, 4)]) == [expected]
+    assert all(same_heads and "enable_gqa" not in options for same_heads, options in calls)
+    assert len(calls) > 8
 
 
 def test_a_failed_row_is_an_outcome_not_an_exception():
