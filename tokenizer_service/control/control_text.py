@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -23,6 +23,15 @@ class ControlText:
         self.pieces = pieces
         self._renamed = [names[piece.text] if piece.is_control else piece.text for piece in pieces]
         self.renamed = "".join(self._renamed)
+
+    def __str__(self) -> str:
+        """The text as it reads."""
+        return "".join(piece.text for piece in self.pieces)
+
+    def holds(self, parts: Collection[str]) -> bool:
+        """Whether one of the control tokens is longer than one of `parts` and holds it."""
+        literals = {piece.text for piece in self.pieces if piece.is_control}
+        return any(part in literal and part != literal for part in parts for literal in literals)
 
     def spans(self) -> list[tuple[int, int]]:
         """Return where each piece stands in `renamed` (start, end; characters)."""

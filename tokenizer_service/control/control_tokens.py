@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from tokenizers import Encoding, Tokenizer
 
 from tokenizer_service.control.control_text import ControlText, Piece
-from tokenizer_service.control.literal_pattern import PrefixTails, literal_pattern
+from tokenizer_service.control.literal_pattern import LiteralParts, literal_pattern
 from tokenizer_service.control.marks import Marks
 from tokenizer_service.control.renamed_tokenizer import control_literals, rename_tokens, secret_names
 from tokenizer_service.errors import TokenizerFolderError
@@ -37,11 +37,11 @@ class ControlTokens:
         # Tokens of these kinds are not always taken as tokens where their text stands.
         self._conditional = bool(normalized) or any(added[text].single_word for text in self._ids)
         self._literals = literal_pattern(self._ids)
-        self._tails = PrefixTails(self._ids)
+        self._parts = LiteralParts(self._ids)
 
-    def marks(self) -> Marks:
+    def marks(self, *, cautious: bool = False) -> Marks:
         """Return fresh marks for one rendering."""
-        return Marks(self._literals, self._tails)
+        return Marks(self._literals, self._parts, cautious=cautious)
 
     def text_of(self, marks: Marks, rendered: str) -> ControlText:
         """Return what the template rendered: its own literals act as control tokens, marked ones are text."""

@@ -36,19 +36,26 @@ def _expression(node: _Node) -> str:
     return alternatives + "?" if node.ends else alternatives
 
 
-class PrefixTails:
-    """Finds the end of a text with which one of the `literals` begins without being whole, as in "hello <|im_".
-
-    Ends of letters and digits only are not counted: half the words of a language would be such ends if one literal
-    began with a letter.
-    """
+class LiteralParts:
+    """Finds where a text holds a part of one of the `literals` that the words around the text could complete."""
 
     def __init__(self, literals: Iterable[str]) -> None:
-        prefixes = {literal[:length] for literal in literals for length in range(1, len(literal))}
-        self._prefixes = frozenset(prefix for prefix in prefixes if not prefix.isalnum())
-        self._longest = max(map(len, self._prefixes), default=0)
+        literals = list(literals)
+        self._prefixes = frozenset(literal[:at] for literal in literals for at in range(1, len(literal)))
+        self._suffixes = frozenset(literal[at:] for literal in literals for at in range(1, len(literal)))
+        self._longest = max(map(len, literals), default=0) - 1
+        self._all = "\0".join(literals)
 
-    def start(self, text: str) -> int:
-        """Return where the longest such end begins; `len(text)` without one."""
-        earliest = max(0, len(text) - self._longest)
-        return next((at for at in range(earliest, len(text)) if text[at:] in self._prefixes), len(text))
+    def head(self, text: str) -> int:
+        """Return the length of the longest beginning of `text` with which a literal ends, as in "end|> hello"."""
+        longest = min(self._longest, len(text))
+        return next((length for length in range(longest, 0, -1) if text[:length] in self._suffixes), 0)
+
+    def tail(self, text: str) -> int:
+        """Return the length of the longest end of `text` with which a literal begins, as in "hello <|im_"."""
+        longest = min(self._longest, len(text))
+        return next((length for length in range(longest, 0, -1) if text[-length:] in self._prefixes), 0)
+
+    def is_inside(self, text: str) -> bool:
+        """Whether a literal is longer than `text` and holds it, as "im_end"."""
+        return 0 < len(text) <= self._longest and text in self._all

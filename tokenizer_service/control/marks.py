@@ -2,6 +2,11 @@
 
 After rendering, a literal without a mark was written by the template and is control; what the marks stand for is
 text. The marks are digits, which `upper`, `trim` and `tojson` leave as they are.
+
+A template may also write the rest of a literal around a caller's string: `<|{{ name }}|>`. Beginnings and ends that a
+literal could go on from are marked as well, but for words (`user`, `end`), which templates compare: those are
+`suspects`, marked by `cautious` marks only (see ChatRendering). The limit: what a template itself makes of a string, by
+cutting it open or by changing its letters (`| lower`, `| replace`), is taken for the template's own words.
 """
 
 from __future__ import annotations
@@ -9,8 +14,9 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Iterator, Mapping
+from itertools import zip_longest
 
-from tokenizer_service.control.literal_pattern import PrefixTails
+from tokenizer_service.control.literal_pattern import LiteralParts
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
@@ -21,9 +27,11 @@ _INDEX_DIGITS = 6
 class Marks:
     """The marks of one rendering. Call `hide` on what the caller wrote, `split` on what the template made of it."""
 
-    def __init__(self, literals: re.Pattern[str], tails: PrefixTails) -> None:
+    def __init__(self, literals: re.Pattern[str], parts: LiteralParts, *, cautious: bool) -> None:
         self._literals = literals
-        self._tails = tails
+        self._parts = parts
+        self._cautious = cautious
+        self.suspects: set[str] = set()  # parts of literals that are words, or all of a caller's string
         self._nonce = _digits()
         self._hidden: list[str] = []
         self._mark_of: dict[str, str] = {}
@@ -33,7 +41,7 @@ class Marks:
     def hide(self, value: Json) -> Json:
         """Return `value` with a mark in place of each literal, in keys and values at any depth.
 
-        An end that begins a literal is marked too: the template's next words must not complete it.
+        Parts of literals at the borders are marked too: the template's words around must not complete them.
         """
         if isinstance(value, str):
             return self.hide_text(value)
@@ -47,9 +55,45 @@ class Marks:
         """`hide` for a string."""
         assert self._nonce not in text
         assert self.open_end not in text
-        hidden = self._literals.sub(lambda match: self._mark(match[0]), text)
-        tail = self._tails.start(hidden)
-        return hidden if tail == len(hidden) else hidden[:tail] + self._mark(hidden[tail:])
+        between = self._literals.split(text)
+        literals = [self._mark(literal) for literal in between[1::2]]
+        texts = self._without_borders(between[::2])
+        return "".join(part for pair in zip_longest(texts, literals, fillvalue="") for part in pair)
+
+    def _without_borders(self, texts: list[str]) -> list[str]:
+        """Return `texts`, what stands around the literals of one string, marked where its two borders could join."""
+        core = texts[0].strip()
+        if len(texts) == 1 and self._parts.is_inside(core):
+            self.suspects.add(core)
+            if self._cautious:
+                return [texts[0].replace(core, self._mark(core))]
+        head, texts[0] = self._without_head(texts[0])
+        texts[-1], tail = self._without_tail(texts[-1])
+        texts[0] = head + texts[0]
+        texts[-1] += tail
+        return texts
+
+    def _without_head(self, text: str) -> tuple[str, str]:
+        """Return the marked head of `text`, if it has one, and the rest; also behind white space: templates trim."""
+        for start in (0, len(text) - len(text.lstrip())):
+            end = start + self._parts.head(text[start:])
+            if start < end and self._is_marked(text[start:end]):
+                return text[:start] + self._mark(text[start:end]), text[end:]
+        return "", text
+
+    def _without_tail(self, text: str) -> tuple[str, str]:
+        """Return `text` without its tail, if it has one, and the marked tail; also before white space."""
+        for end in (len(text), len(text.rstrip())):
+            start = end - self._parts.tail(text[:end])
+            if start < end and self._is_marked(text[start:end]):
+                return text[:start], self._mark(text[start:end]) + text[end:]
+        return text, ""
+
+    def _is_marked(self, part: str) -> bool:
+        is_word = part.isalnum() or part.isspace()
+        if is_word:
+            self.suspects.add(part)
+        return self._cautious or not is_word
 
     def split(self, rendered: str) -> Iterator[tuple[str, bool]]:
         """Yield the parts of a rendered text in order, each with whether a mark stood for it."""

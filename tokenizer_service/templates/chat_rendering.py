@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from tokenizer_service.chat import Chat
+from tokenizer_service.chat import Chat, Hide
 from tokenizer_service.control.control_text import ControlText
 from tokenizer_service.control.control_tokens import ControlTokens
-from tokenizer_service.control.marks import Json
-from tokenizer_service.errors import InvalidInput
+from tokenizer_service.control.marks import Json, Marks
+from tokenizer_service.errors import InvalidInput, TemplateError
 from tokenizer_service.loaded_tokenizer import LoadedTokenizer
 from tokenizer_service.templates.chat_templates import ChatTemplate
 from tokenizer_service.work_pool import WorkPool
@@ -45,8 +45,25 @@ class ChatRendering:
         """
         chat.check()
         template = self._templates.choose(with_tools=bool(chat.tools))
+        if parse_special_tokens:
+            return await self._marked(template, chat, self._controls.marks(), lambda value: value)
         marks = self._controls.marks()
-        hide = (lambda value: value) if parse_special_tokens else marks.hide
+        text = await self._marked(template, chat, marks, marks.hide)
+        return await self._cautious(template, chat, text) if text.holds(marks.suspects) else text
+
+    async def _cautious(self, template: ChatTemplate, chat: Chat, text: ControlText) -> ControlText:
+        """Render again, with words marked too: one of them may stand in a control token, written by two.
+
+        Where the template minds the marks, as one that compares such a word does, `text` stays as it is.
+        """
+        marks = self._controls.marks(cautious=True)
+        try:
+            again = await self._marked(template, chat, marks, marks.hide)
+        except (InvalidInput, TemplateError):
+            return text
+        return again if str(again) == str(text) else text
+
+    async def _marked(self, template: ChatTemplate, chat: Chat, marks: Marks, hide: Hide) -> ControlText:
         variables = self._special_tokens | await self._pool.run(lambda: chat.variables(hide))
         if not chat.continue_final_message:
             rendered = await self._renderer.render(template.source, variables)

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenizer_service.control.literal_pattern import PrefixTails, literal_pattern
+from tokenizer_service.control.literal_pattern import LiteralParts, literal_pattern
 
 TEXTS = st.text("<ab|.", max_size=12)
 LITERALS = st.sets(st.text("<ab|.", min_size=1, max_size=4), max_size=6)
@@ -32,11 +32,19 @@ def test_splitting_gives_text_and_literals_in_turn(literals, text):
 
 
 @given(LITERALS, TEXTS)
-def test_the_longest_end_that_begins_a_literal_is_found(literals, text):
-    ends = [text[at:] for at in range(len(text))]
-    begins = [end for end in ends if any(literal.startswith(end) and literal != end for literal in literals)]
-    expected = max((end for end in begins if not end.isalnum()), key=len, default="")
-    assert text[PrefixTails(literals).start(text) :] == expected
+def test_the_longest_parts_at_the_borders_of_a_text_are_found(literals, text):
+    proper = [(literal, at) for literal in literals for at in range(1, len(literal))]
+    heads = [len(literal) - at for literal, at in proper if text.startswith(literal[at:])]
+    tails = [at for literal, at in proper if text.endswith(literal[:at])]
+    parts = LiteralParts(literals)
+    assert (parts.head(text), parts.tail(text)) == (max(heads, default=0), max(tails, default=0))
+
+
+@given(LITERALS, TEXTS)
+def test_a_text_inside_a_literal_is_found(literals, text):
+    longest = max(map(len, literals), default=0)
+    is_inside = bool(text) and len(text) < longest and any(text in literal for literal in literals)
+    assert LiteralParts(literals).is_inside(text) == is_inside
 
 
 def test_thousands_of_literals_make_one_pattern():

@@ -26,7 +26,7 @@ from tokenizer_service.errors import (
 from tokenizer_service.templates.render_limits import RenderLimits
 from tokenizer_service.templates.template_renderer import TemplateRenderer
 
-LIMITS = RenderLimits(seconds=0.4, memory_bytes=256 << 20, output_characters=100_000, input_bytes=100_000)
+LIMITS = RenderLimits(seconds=0.2, memory_bytes=256 << 20, output_characters=100_000, input_bytes=100_000)
 GOOD = "Hello {{ name }}!"
 FOREVER = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
 POISON = {
