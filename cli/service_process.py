@@ -16,9 +16,6 @@ from cli.log_line import LogLine
 KEPT_LINES = 12  # of a failed service: enough for its error, few enough to read
 MAX_LINE_BYTES = 64 * 1024  # a longer line is cut: nothing a service writes may fill our memory
 LAST_WORDS_SECONDS = 1.0  # after its exit, a grandchild may still hold the pipe open
-# Threads that wait are to sleep, not spin, unless the person says otherwise: on a machine with other work to do, two
-# spinning threads made the demo answer with 1 token per second, sleeping ones with 16.
-QUIET_THREADS = {"OMP_WAIT_POLICY": "passive"}
 OFFLINE = {"HF_HUB_OFFLINE": "1"}
 
 
@@ -45,7 +42,7 @@ class ServiceProcess:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
-            env=QUIET_THREADS | os.environ | OFFLINE,
+            env=os.environ | OFFLINE,
             start_new_session=True,
         )
         return cls(name, process, on_line)
