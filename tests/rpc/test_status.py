@@ -8,7 +8,7 @@ from google.rpc import status_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rpc.errors import MAX_MESSAGE_BYTES, ServiceError
+from rpc.errors import MAX_MESSAGE_BYTES, ServiceError, vocabulary_mismatch
 from rpc.status import (
     DETAILS_KEY,
     details_metadata,
@@ -106,3 +106,10 @@ def test_calls_in_a_translated_body_fail_with_service_errors():
 @given(st.floats(0, 1e9))
 def test_durations_keep_nanoseconds(seconds):
     assert to_seconds(to_duration(seconds)) == pytest.approx(seconds, abs=1e-9, rel=1e-12)
+
+
+@pytest.mark.parametrize("field", ["vocabulary_fingerprint", None])
+def test_a_vocabulary_mismatch_names_a_field_only_where_requests_have_it(field):
+    error = vocabulary_mismatch(field)
+    assert error.field == field
+    assert error.message.startswith("vocabulary_fingerprint: ") == (field is not None)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rpc.errors import ServiceError
-from rpc.token_tensors import pack_ids, pack_tensor, unpack_ids, unpack_tensor
+from rpc.token_tensors import pack_ids, pack_tensor, tensor_bytes, unpack_ids, unpack_tensor
 from tokenmill.v1.generation_pb2 import TokenTensor
 
 VOCABULARY = 2**31 - 1
@@ -33,6 +33,12 @@ def test_every_row_ends_at_the_same_column_behind_padding_alone(rows, pad):
     for index, row in enumerate(rows):
         line = list(flat[index * tensor.width : (index + 1) * tensor.width])
         assert line == [pad] * (tensor.width - len(row)) + row
+
+
+@given(rows=rows)
+def test_the_bytes_of_a_padded_tensor_are_known_before_it_is_packed(rows):
+    tensor = pack_tensor([*rows, [1], [1, 1]], 0)  # of two lengths, so with a mask
+    assert tensor_bytes(tensor.rows, tensor.width) == len(tensor.input_ids) + len(tensor.attention_mask)
 
 
 @given(st.lists(ids))

@@ -67,3 +67,11 @@ async def test_closing_waits_for_what_runs():
     await closing
     assert ended.is_set()
     await task
+
+
+async def test_small_work_is_done_at_once_and_large_work_in_a_thread():
+    pool = WorkPool(1)
+    here = threading.get_ident()
+    assert await pool.run_if_large(1, threading.get_ident) == here
+    assert await pool.run_if_large(2**20, threading.get_ident) != here
+    await pool.close()
