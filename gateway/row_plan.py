@@ -11,6 +11,7 @@ from gateway.models import ServedModel
 from rpc.errors import invalid_field
 from rpc.generation_params import MAX_STOP_TOKEN_IDS
 from rpc.seeds import mix64
+from rpc.token_tensors import MAX_TENSOR_BYTES, tensor_bytes
 
 # What a row is given whose request used up its time on the way: enough for the worker to say TIME_LIMIT itself.
 LEAST_TIME_LIMIT_SECONDS = 0.001
@@ -47,6 +48,7 @@ def plan_rows(
     stopping = generation.stopping
     check_vocabulary(generation, prompts, model)
     limits = _output_limits(generation, prompts, model)
+    _check_size(generation, prompts)
     stop_token_ids = _stop_token_ids(stopping, special_stops)
     sampling, seed = effective_sampling(generation, model)
     time_limit = stopping.time_limit_seconds
@@ -109,6 +111,15 @@ def _output_limits(generation: Generation, prompts: EncodedPrompts, model: Serve
             raise invalid_field("stopping.min_new_tokens", message)
         limits.append(limit)
     return tuple(limits)
+
+
+def _check_size(generation: Generation, prompts: EncodedPrompts) -> None:
+    """All rows go to the worker as one tensor, each as wide as the longest."""
+    width = max(len(ids) for ids in prompts.rows)
+    rows = len(prompts.rows) * generation.n
+    if tensor_bytes(rows, width) > MAX_TENSOR_BYTES:
+        message = f"{rows} outputs after prompts of up to {width} tokens are too much for one call: send fewer"
+        raise invalid_field("n", message, reason="CAPACITY_EXCEEDED")
 
 
 def _stop_token_ids(stopping: Stopping, special_stops: Mapping[str, int]) -> frozenset[int]:

@@ -147,7 +147,7 @@ def _request(model: ServedModel) -> tokenizer_pb2.GetTokenizerRequest:
 def _check_info(info: tokenizer_pb2.TokenizerInfo, model: ServedModel, fingerprint: str) -> None:
     """Before the artefact is fetched. Errors: ServiceError."""
     if info.vocabulary_fingerprint != fingerprint:
-        raise vocabulary_mismatch()
+        raise vocabulary_mismatch(None)
     _check_size(info.artefact_bytes, model)
 
 

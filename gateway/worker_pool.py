@@ -83,5 +83,5 @@ class WorkerPool:
             raise unavailable("NO_WORKER", f"no worker of model {model.name!r} is ready")
         fitting = [worker for worker in ready if worker.model and worker.model.vocabulary_fingerprint == fingerprint]
         if not fitting:
-            raise vocabulary_mismatch()
+            raise vocabulary_mismatch(None)
         return fitting[next(self._turn) % len(fitting)].open(rows, fingerprint, deadline)

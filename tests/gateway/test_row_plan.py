@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from array import array
 from typing import Any
 
@@ -94,3 +95,12 @@ def test_what_does_not_fit_the_model_is_refused_by_name(given: dict[str, Any], f
     error = refused(*prompts, special_stops={"</s>": 99}, **given)
     assert error.field == field
     assert error.message.startswith(f"{field}: ")
+
+
+def test_rows_that_no_message_could_carry_are_refused_before_they_are_packed() -> None:
+    large = dataclasses.replace(MODEL, context_length=10**6)
+    prompts = EncodedPrompts([array("i", [1]) * 100_000, array("i", [1])], "f")
+    generation = Generation(model="tiny", prompt=None, prompt_count=2, n=32)
+    with pytest.raises(ServiceError, match="64 outputs after prompts of up to 100000 tokens") as caught:
+        plan_rows(generation, prompts, large, {}, 0.0)
+    assert (caught.value.field, caught.value.reason) == ("n", "CAPACITY_EXCEEDED")
