@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 MIB = 2**20
-TOKENS = 100_000
+TOKENS = 40_000
 SAYING = "red, blue, green, yellow "
 
 

@@ -66,14 +66,14 @@ def check_law(artefact: TokenizerArtefact, data: st.DataObject) -> None:
 
 
 @each_family
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=75)
 @given(data=st.data())
 def test_for_any_ids_and_any_chunking_the_deltas_sum_to_the_decode(name: str, data: st.DataObject) -> None:
     check_law(family(name), data)
 
 
 @pytest.mark.model
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=75)
 @given(data=st.data())
 def test_the_law_holds_for_the_real_tokenizer(demo_artefact: TokenizerArtefact, data: st.DataObject) -> None:
     check_law(demo_artefact, data)

@@ -53,7 +53,7 @@ def naive(artefact: TokenizerArtefact, stop_strings: list[str], tail: list[int],
 
 
 @each_family
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=50)
 @given(data=st.data())
 def test_any_chunking_gives_what_a_search_of_the_whole_text_gives(name: str, data: st.DataObject) -> None:
     artefact = family(name)

@@ -37,7 +37,7 @@ few_letters = st.text("abé", max_size=24)
 stop_lists = st.lists(st.text("abé", min_size=1, max_size=5), max_size=8)
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(few_letters, stop_lists, st.booleans(), st.lists(st.integers(0, 24), max_size=6))
 def test_any_cut_of_any_text_gives_what_the_naive_search_gives(
     text: str, stop_strings: list[str], include_stop: bool, cuts: list[int]
@@ -48,7 +48,7 @@ def test_any_cut_of_any_text_gives_what_the_naive_search_gives(
     assert matched(parts, stop_strings, include_stop=include_stop) == expected
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(few_letters, stop_lists)
 def test_exactly_the_text_that_may_begin_a_match_is_held_back(text: str, stop_strings: list[str]) -> None:
     matcher = StopMatcher(StopStrings(stop_strings))

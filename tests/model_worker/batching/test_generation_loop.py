@@ -397,6 +397,7 @@ async def test_one_wake_up_serves_all_streams_of_a_step(monkeypatch: pytest.Monk
         assert wake_ups <= loop.snapshot().step
 
 
+@pytest.mark.slow
 async def test_a_slow_reader_of_200_000_tokens_gets_them_merged_and_exact_in_bounded_memory() -> None:
     count = 50_000  # in each of four rows
     model = FakeModel(vocabulary_size=1000, context_length=count + 100, kv_capacity_tokens=5 * count)
