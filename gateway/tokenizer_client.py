@@ -30,6 +30,7 @@ PEER = "the tokenizer service"
 # A tokenizer.json of the largest vocabularies is about 35 MB.
 MAX_ARTEFACT_BYTES = 256 * 2**20
 FETCH_TIMEOUT_SECONDS = 60.0
+ASK_TIMEOUT_SECONDS = 5.0
 # Whether the model knows the ids is checked where the caller's own are, in terms of the caller's request.
 ANY_VOCABULARY = 2**31
 UNUSABLE_TOKENIZER = "UNUSABLE_TOKENIZER"
@@ -108,7 +109,7 @@ class TokenizerClient:
         raise failure
 
     async def _ask_template(self, stub: Stub, model: ServedModel) -> str:
-        call: Any = stub.GetTokenizer(_request(model), timeout=FETCH_TIMEOUT_SECONDS)
+        call: Any = stub.GetTokenizer(_request(model), timeout=ASK_TIMEOUT_SECONDS)
         try:
             response = await call.read()
         finally:

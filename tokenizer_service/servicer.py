@@ -34,10 +34,14 @@ class TokenizerServicer(tokenizer_pb2_grpc.TokenizerServiceServicer):
     async def Encode(self, request: tokenizer_pb2.EncodeRequest, context: Context) -> tokenizer_pb2.EncodeResponse:
         """Prompts, or one chat, to one left-padded tensor."""
         served = self._find(request.model)
-        rows = await self._rows(served, request)
-        tokens = sum(len(row.ids) for row in rows)
-        count_tokens(prompt_tokens=tokens)
-        return await self._pool.run_if_large(tokens, lambda: encode_response(served, rows, request))
+        kind = request.WhichOneof("input")
+        if kind is None:
+            raise invalid_field("input", "one of prompts and chat is required")
+        with named_errors(served.name, kind):
+            rows = await self._rows(served, request)
+            tokens = sum(len(row.ids) for row in rows)
+            count_tokens(prompt_tokens=tokens)
+            return await self._pool.run_if_large(tokens, lambda: encode_response(served, rows, request))
 
     async def Decode(self, request: tokenizer_pb2.DecodeRequest, context: Context) -> tokenizer_pb2.DecodeResponse:
         """Token ids to text."""
@@ -77,15 +81,11 @@ class TokenizerServicer(tokenizer_pb2_grpc.TokenizerServiceServicer):
         return self.tokenizers.find(name)
 
     async def _rows(self, served: ServedTokenizer, request: tokenizer_pb2.EncodeRequest) -> list[EncodedRow]:
-        kind = request.WhichOneof("input")
-        if kind is None:
-            raise invalid_field("input", "one of prompts and chat is required")
         options = options_from(request)
-        with named_errors(served.name, kind):
-            if kind == "chat":
-                size = check_chat_size(request.chat, served.encoder.max_input_bytes)
-                chat = await self._pool.run_if_large(size, lambda: chat_from(request.chat))
-                return [await served.encoder.encode_chat(chat, options)]
-            if len(request.prompts.texts) > MAX_ROWS:
-                raise invalid_field("prompts.texts", f"at most {MAX_ROWS}, got {len(request.prompts.texts)}")
-            return await served.encoder.encode_prompts(request.prompts.texts, options)
+        if request.HasField("chat"):
+            size = check_chat_size(request.chat, served.encoder.max_input_bytes)
+            chat = await self._pool.run_if_large(size, lambda: chat_from(request.chat))
+            return [await served.encoder.encode_chat(chat, options)]
+        if len(request.prompts.texts) > MAX_ROWS:
+            raise invalid_field("prompts.texts", f"at most {MAX_ROWS}, got {len(request.prompts.texts)}")
+        return await served.encoder.encode_prompts(request.prompts.texts, options)

@@ -208,4 +208,4 @@ class ContinuousBatch:
 
 def _segment(row: Row, tokens: int) -> Segment:
     sequence = row.sequence
-    return Segment(sequence, sequence.computed, tokens, draws=tokens == len(sequence.ids) - sequence.computed)
+    return Segment(sequence, sequence.computed, tokens, draws=tokens == sequence.uncomputed)

@@ -47,11 +47,6 @@ class TokenStream:
         self._waiter: asyncio.Future[None] | None = None  # reader
         self._cancelled = False  # reader
 
-    @property
-    def row_count(self) -> int:
-        """How many rows the request has."""
-        return len(self._rows)
-
     def push(self, row: int, token_id: int) -> None:
         """Add a token to an open row. The reader learns of it at the next `wake`."""
         target = self._rows[row]

@@ -12,6 +12,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from rpc.errors import DOMAIN
 from rpc.status import DETAILS_KEY, to_seconds
+from tests.failure import failure
 from tokenmill.v1 import gateway_pb2
 
 
@@ -65,15 +66,7 @@ class Refusal:
 
 async def refusal(call: Any) -> Refusal:
     """What `call`, unary or a stream, fails with; its details must be in the form of google.rpc."""
-    try:
-        if hasattr(call, "__aiter__"):
-            async for _ in call:
-                pass
-        else:
-            await call
-    except grpc.aio.AioRpcError as error:
-        return refusal_of(error)
-    raise AssertionError("the call did not fail")
+    return refusal_of(await failure(call))
 
 
 def refusal_of(error: grpc.aio.AioRpcError) -> Refusal:

@@ -18,17 +18,17 @@ from model_worker.settings import WorkerSettings
 from rpc.health import NOT_SERVING, READINESS, SERVING
 from rpc.lifecycle import StartError
 from tests.end_to_end.heard import Heard, refusal
-from tests.end_to_end.processes import GATEWAY, PACED_WORKER, TOKENIZER, WORKER, process, ready_process
 from tests.end_to_end.requests import FinishReason, Stopping, chat, message
 from tests.end_to_end.stack import NAME, address
+from tests.processes import GATEWAY, PACED_WORKER, TOKENIZER, WORKER, process, ready_process
 from tests.serving import serving
 from tokenmill.v1 import gateway_pb2_grpc
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from tests.end_to_end.processes import Process
     from tests.end_to_end.stack import TokenizerTier
+    from tests.processes import Process
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 MARKER = "midnight dreary"

@@ -12,9 +12,9 @@ import psutil
 import pytest
 
 from tests.end_to_end.heard import Heard, hear
-from tests.end_to_end.processes import GATEWAY, PACED_WORKER, ready_process
 from tests.end_to_end.requests import Stopping, generate_tokens
 from tests.end_to_end.stack import NAME, SMALL_WINDOW, address
+from tests.processes import GATEWAY, PACED_WORKER, ready_process
 from tokenmill.v1 import gateway_pb2_grpc, worker_pb2, worker_pb2_grpc
 
 if TYPE_CHECKING:

@@ -81,19 +81,6 @@ async def channel_to(**methods: Any) -> AsyncIterator[grpc.aio.Channel]:
         yield channel
 
 
-async def failure(call: Any) -> grpc.aio.AioRpcError:
-    """What `call`, unary or a stream, ends with."""
-    try:
-        if hasattr(call, "__aiter__"):
-            async for _ in call:
-                pass
-        else:
-            await call
-    except grpc.aio.AioRpcError as error:
-        return error
-    raise AssertionError("the call did not fail")
-
-
 def calls_of(server: RunningServer) -> list[asyncio.Task[object]]:
     """The tasks of the RPCs that `server` is handling."""
     return [call.task for call in server._interceptor.running._calls]

@@ -15,6 +15,7 @@ from rpc import log
 from rpc.call_record import count_tokens, current_request_id
 from rpc.errors import MAX_MESSAGE_BYTES, ServiceError, invalid_field, queue_full, unavailable
 from rpc.status import DETAILS_KEY, from_rpc_error
+from tests.failure import failure
 from tests.rpc.scripted_service import (
     GENERATE,
     STREAM_GENERATE,
@@ -24,7 +25,6 @@ from tests.rpc.scripted_service import (
     calls_of,
     channel_to,
     connected,
-    failure,
 )
 from tokenmill.v1 import gateway_pb2, gateway_pb2_grpc, worker_pb2, worker_pb2_grpc
 

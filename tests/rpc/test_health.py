@@ -11,7 +11,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from rpc.health import LIVENESS, NOT_SERVING, READINESS, SERVICE_UNKNOWN, SERVING
-from tests.rpc.scripted_service import FULL_NAME, ScriptedService, channel_to, failure, settings
+from tests.failure import failure
+from tests.rpc.scripted_service import FULL_NAME, ScriptedService, channel_to, settings
 from tests.serving import listening
 
 if TYPE_CHECKING:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
-import sys
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import grpc
 import pytest
@@ -17,12 +15,16 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from rpc.health import NOT_SERVING, SERVING
 from rpc.lifecycle import EXIT_FAILED, EXIT_OK, Server, StartError
 from rpc.status import from_rpc_error
+from tests.processes import process
 from tests.rpc.scripted_service import ScriptedService, connected, settings
 from tests.serving import listening, serving
 from tokenmill.v1 import gateway_pb2, gateway_pb2_grpc, worker_pb2, worker_pb2_grpc
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
+
+    from tests.processes import Process
 
 REQUEST = gateway_pb2.GenerateRequest()
 ECHO = worker_pb2.WorkerServiceGenerateRequest(stop_row=worker_pb2.StopRow(row=1))
@@ -200,52 +202,17 @@ class TestStart:
         assert service.ends == ["stop accepting", "close"]
 
 
-class Process:
-    """A mill in its own process; every line of its log is JSON."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self.process = process
-        self.lines: list[str] = []
-
-    async def logged(self, message: str) -> dict[str, Any]:
-        """The first line from here on with this message."""
-        assert self.process.stderr
-        while line := (await self.process.stderr.readline()).decode():
-            self.lines.append(line)
-            if line.startswith("{") and (fields := json.loads(line))["message"] == message:
-                return fields
-        raise AssertionError(f"{message!r} was never logged, only {self.lines}")
-
-    async def exit_code(self) -> int:
-        """The exit code, once the process has ended and all of its lines are read."""
-        assert self.process.stderr
-        self.lines += (await self.process.stderr.read()).decode().splitlines()
-        return await self.process.wait()
-
-    def signal(self, number: signal.Signals) -> None:
-        self.process.send_signal(number)
-
-
-@asynccontextmanager
-async def mill(behaviour: str, *flags: str) -> AsyncIterator[Process]:
-    arguments = ["--behaviour", behaviour, "--log-format", "json", "--drain-seconds", "0", *flags]
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.rpc.mill_service", *arguments, stderr=asyncio.subprocess.PIPE, env=os.environ
-    )
-    try:
-        yield Process(process)
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.communicate()
+def mill(behaviour: str, *flags: str) -> AbstractAsyncContextManager[Process]:
+    """A mill in its own process."""
+    return process("tests.rpc.mill_service", "--behaviour", behaviour, "--drain-seconds", "0", *flags)
 
 
 @asynccontextmanager
 async def ready_mill(*flags: str) -> AsyncIterator[tuple[Process, grpc.aio.Channel]]:
-    async with mill("serve", *flags) as process:
-        port = (await process.logged("ready"))["port"]
+    async with mill("serve", *flags) as running:
+        port = (await running.logged("ready"))["port"]
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield process, channel
+            yield running, channel
 
 
 class TestSignals:
