@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections.abc
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from model_worker.sequence import Extent, Sequence
 
@@ -36,6 +36,7 @@ class EngineSpec:
     quantization: str
     defaults: GenerationDefaults = field(default_factory=GenerationDefaults)
     weight_bytes: int = 0
+    adapters: tuple[str, ...] = ()  # names of the LoRA adapters that a row may ask for
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +54,33 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """How probable a token was under the model: before temperature, penalties, bias and filters."""
+
+    token_id: int
+    logprob: float  # natural logarithm
+    rank: int  # 1 for the most probable token; equals share the better rank
+    alternatives: tuple[TokenLogprob, ...] = ()  # the most probable tokens here, best first; theirs are empty
+
+
+@dataclass(frozen=True, slots=True)
 class Draw:
     """The token drawn for one segment."""
 
     token_id: int
+    logprob: TokenLogprob | None = None  # where the row asks for it
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()  # as in Scored: a segment may end a prompt and draw
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A segment that draws nothing, of a row that asks for the log-probabilities of its prompt.
+
+    One entry for each prompt token that *follows* a token of the segment: positions `[start + 1, start + length]`, as
+    far as the prompt goes. So the chunks of a prompt together give all of it but the first token.
+    """
+
+    prompt_logprobs: tuple[TokenLogprob, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +89,9 @@ class RowFailure:
 
     reason: str  # UPPER_SNAKE_CASE, stable
     message: str  # one sentence for the caller; no paths, no repr
+
+
+Outcome: TypeAlias = Draw | Scored | RowFailure | None
 
 
 class OutOfMemory(Exception):  # noqa: N818 - the field's name for it
@@ -82,11 +109,12 @@ class Engine(Protocol):
         """What this engine is."""
         ...
 
-    def step(self, segments: collections.abc.Sequence[Segment]) -> list[Draw | RowFailure | None]:
+    def step(self, segments: collections.abc.Sequence[Segment]) -> list[Outcome]:
         """Compute all `segments` as one ragged batch and draw one token for each that `draws`.
 
         Returns one entry per segment, in order: a Draw or a RowFailure where the segment draws (a RowFailure may
-        also answer a segment that does not draw), else None.
+        also answer a segment that does not draw), else Scored where the row wants its prompt's log-probabilities,
+        else None.
 
         Errors: OutOfMemory.
         """

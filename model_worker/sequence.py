@@ -20,11 +20,20 @@ class FinishReason(Enum):
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """Effective sampling settings of one row: nothing is left to a default. `temperature == 0` is greedy."""
+    """Effective sampling settings of one row: nothing is left to a default. `temperature == 0` is greedy.
+
+    Penalties and bias hold for greedy rows too; the filters (top_k, top_p, min_p, typical_p) only for sampling ones.
+    """
 
     temperature: float = 0.0
     top_k: int = 0  # 0: all
     top_p: float = 1.0  # 1: all
+    min_p: float = 0.0  # 0: all
+    typical_p: float = 1.0  # 1: all
+    repetition_penalty: float = 1.0  # 1: none; counts the prompt's ids and the generated ones
+    presence_penalty: float = 0.0  # counts generated ids only
+    frequency_penalty: float = 0.0  # counts generated ids only
+    logit_bias: tuple[tuple[int, float], ...] = ()  # (token id, what is added to its logit), ids ascending
     seed: int = 0  # uint64, the key of the counter-based draw
 
 
@@ -39,6 +48,10 @@ class RowParams:
     max_new_tokens: int = 1024
     generated_prefix: int = 0  # trailing tokens of the given ids that an earlier attempt generated
     time_limit_seconds: float | None = None  # counted from arrival at the worker
+    logprobs: int | None = None  # of each drawn token, with so many alternatives; None: not wanted
+    prompt_logprobs: int | None = None  # of each prompt token but the first, likewise
+    cache_salt: str = ""  # rows with different salts never share K/V across requests
+    adapter: str = ""  # name of the LoRA adapter; "": the base model
 
 
 @dataclass(frozen=True, slots=True)

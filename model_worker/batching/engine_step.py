@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
-from model_worker.engine import Draw, Engine, OutOfMemory, RowFailure, Segment
-
-Outcome: TypeAlias = Draw | RowFailure | None
+from model_worker.engine import Engine, Outcome, OutOfMemory, RowFailure, Segment
 
 
 class Computed(NamedTuple):

@@ -18,7 +18,7 @@ from array import array
 from dataclasses import dataclass
 from itertools import pairwise
 
-from model_worker.engine import Draw, EngineSpec, RowFailure, Segment
+from model_worker.engine import Draw, EngineSpec, Outcome, RowFailure, Segment
 from model_worker.engines.fake_faults import Fault
 from model_worker.sequence import Extent, Sequence
 
@@ -74,7 +74,7 @@ class FakeEngine:
         """What this engine is."""
         return self._spec
 
-    def step(self, segments: collections.abc.Sequence[Segment]) -> list[Draw | RowFailure | None]:
+    def step(self, segments: collections.abc.Sequence[Segment]) -> list[Outcome]:
         """Store each segment and draw where it says so; see `Engine.step`. A sequence appears at most once."""
         self._steps += 1
         failures: dict[int, RowFailure] = {}

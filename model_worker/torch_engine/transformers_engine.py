@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from model_worker.engine import Draw, EngineSpec, RowFailure, Segment
+from model_worker.engine import EngineSpec, Outcome, Segment
 from model_worker.sequence import Extent
 from model_worker.torch_engine.attention import RaggedAttention
 from model_worker.torch_engine.attention_probe import attention_function
@@ -38,14 +38,14 @@ class TransformersEngine:
         self._held = ExitStack()
         self._held.enter_context(attention_function(model, self._attention))
 
-    def step(self, segments: Sequence[Segment]) -> list[Draw | RowFailure | None]:
+    def step(self, segments: Sequence[Segment]) -> list[Outcome]:
         """Compute all `segments` as one ragged batch and draw one token for each that `draws`."""
         drawing = [index for index, segment in enumerate(segments) if segment.draws]
         # Where nothing is drawn one row still goes through the head: the model has no way to leave it out.
         with named_out_of_memory(), torch.inference_mode():
             logits = self._last_logits(segments, drawing or [0])
             drawn = draw_tokens(logits, [segments[index].sequence for index in drawing]) if drawing else []
-        outcomes: list[Draw | RowFailure | None] = [None] * len(segments)
+        outcomes: list[Outcome] = [None] * len(segments)
         for index, outcome in zip(drawing, drawn, strict=True):
             outcomes[index] = outcome
         return outcomes
