@@ -112,7 +112,9 @@ class GenerateRequest(_message.Message):
     ADD_SPECIAL_TOKENS_FIELD_NUMBER: _builtins.int
     TRUNCATE_PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """The served model's name. Empty: the only one served; INVALID_ARGUMENT where there are several."""
+    """The served model's name, or that of an adapter served beside one. Empty: the only model served, without an adapter;
+    INVALID_ARGUMENT where there are several.
+    """
     n: _builtins.int
     """Outputs per prompt. Range: 1 to 64. Default: 1."""
     priority: _builtins.int
@@ -318,7 +320,9 @@ class ChatRequest(_message.Message):
     ADD_SPECIAL_TOKENS_FIELD_NUMBER: _builtins.int
     TRUNCATE_PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """The served model's name. Empty: the only one served; INVALID_ARGUMENT where there are several."""
+    """The served model's name, or that of an adapter served beside one. Empty: the only model served, without an adapter;
+    INVALID_ARGUMENT where there are several.
+    """
     add_generation_prompt: _builtins.bool
     """End the prompt with the opening of the assistant's turn. Default: true, or false with continue_final_message."""
     continue_final_message: _builtins.bool
@@ -420,6 +424,7 @@ class Output(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     TIMING_FIELD_NUMBER: _builtins.int
+    PROMPT_LOGPROBS_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """prompt × n + sample."""
     text: _builtins.str
@@ -430,7 +435,7 @@ class Output(_message.Message):
 
     @_builtins.property
     def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[_generation_pb2.TokenLogprob]:
-        """Its log-probabilities, if asked for."""
+        """Its log-probabilities, if asked for: one per token generated."""
 
     @_builtins.property
     def finish(self) -> _generation_pb2.Finish:
@@ -448,6 +453,12 @@ class Output(_message.Message):
     def timing(self) -> _generation_pb2.Timing:
         """Where its time went."""
 
+    @_builtins.property
+    def prompt_logprobs(self) -> _containers.RepeatedCompositeFieldContainer[_generation_pb2.TokenLogprob]:
+        """The log-probabilities of its prompt, if asked for: entry i is of the prompt's token i + 1, since nothing precedes
+        the first. Only in the first output of each prompt (sample 0).
+        """
+
     def __init__(
         self,
         *,
@@ -459,10 +470,11 @@ class Output(_message.Message):
         error: _generation_pb2.OutputError | None = ...,
         usage: _generation_pb2.Usage | None = ...,
         timing: _generation_pb2.Timing | None = ...,
+        prompt_logprobs: _abc.Iterable[_generation_pb2.TokenLogprob] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "finish", b"finish", "result", b"result", "timing", b"timing", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "finish", b"finish", "index", b"index", "logprobs", b"logprobs", "result", b"result", "text", b"text", "timing", b"timing", "token_ids", b"token_ids", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "finish", b"finish", "index", b"index", "logprobs", b"logprobs", "prompt_logprobs", b"prompt_logprobs", "result", b"result", "text", b"text", "timing", b"timing", "token_ids", b"token_ids", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["finish", "error"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
@@ -532,7 +544,9 @@ Global___ChatResponse: _TypeAlias = ChatResponse  # noqa: Y015
 
 @_typing.final
 class Started(_message.Message):
-    """Generation has begun: sent once, first, together with the first token. Until then a call can be retried safely."""
+    """Generation has begun: sent once, first, together with the first thing there is to say (a token, or log-probabilities
+    of a prompt). Until then a call can be retried safely.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -584,17 +598,24 @@ class Delta(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     TOKEN_IDS_FIELD_NUMBER: _builtins.int
     LOGPROBS_FIELD_NUMBER: _builtins.int
+    PROMPT_LOGPROBS_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """Which output: prompt × n + sample."""
     text: _builtins.str
-    """Text to append; may be empty where only ids or logprobs are new."""
+    """Text to append; may be empty where only ids or log-probabilities are new."""
     @_builtins.property
     def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Token ids to append, if asked for."""
 
     @_builtins.property
     def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[_generation_pb2.TokenLogprob]:
-        """Log-probabilities to append, if asked for."""
+        """Log-probabilities to append, if asked for: of the same tokens as token_ids."""
+
+    @_builtins.property
+    def prompt_logprobs(self) -> _containers.RepeatedCompositeFieldContainer[_generation_pb2.TokenLogprob]:
+        """Log-probabilities of the prompt to append, if asked for (Output.prompt_logprobs): as far as it has been computed,
+        all of them no later than the first token.
+        """
 
     def __init__(
         self,
@@ -603,10 +624,11 @@ class Delta(_message.Message):
         text: _builtins.str = ...,
         token_ids: _abc.Iterable[_builtins.int] | None = ...,
         logprobs: _abc.Iterable[_generation_pb2.TokenLogprob] | None = ...,
+        prompt_logprobs: _abc.Iterable[_generation_pb2.TokenLogprob] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "logprobs", b"logprobs", "text", b"text", "token_ids", b"token_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "logprobs", b"logprobs", "prompt_logprobs", b"prompt_logprobs", "text", b"text", "token_ids", b"token_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -851,6 +873,7 @@ class Model(_message.Message):
     VOCABULARY_FINGERPRINT_FIELD_NUMBER: _builtins.int
     TEMPLATE_FINGERPRINT_FIELD_NUMBER: _builtins.int
     READY_WORKERS_FIELD_NUMBER: _builtins.int
+    BASE_MODEL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name requests carry."""
     context_length: _builtins.int
@@ -869,6 +892,8 @@ class Model(_message.Message):
     """SHA-256 of the chat template, hexadecimal; empty without one."""
     ready_workers: _builtins.int
     """Workers ready to serve it."""
+    base_model: _builtins.str
+    """Of an adapter: the name of the model it is served beside. Empty otherwise."""
     @_builtins.property
     def default_sampling(self) -> _generation_pb2.SamplingParams:
         """What is effective for a request that gives no sampling field; the seed is drawn per request."""
@@ -891,10 +916,11 @@ class Model(_message.Message):
         vocabulary_fingerprint: _builtins.str = ...,
         template_fingerprint: _builtins.str = ...,
         ready_workers: _builtins.int = ...,
+        base_model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["default_sampling", b"default_sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "context_length", b"context_length", "default_max_new_tokens", b"default_max_new_tokens", "default_sampling", b"default_sampling", "eos_token_ids", b"eos_token_ids", "name", b"name", "quantization", b"quantization", "ready_workers", b"ready_workers", "template_fingerprint", b"template_fingerprint", "vocabulary_fingerprint", b"vocabulary_fingerprint", "vocabulary_size", b"vocabulary_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "chat", b"chat", "context_length", b"context_length", "default_max_new_tokens", b"default_max_new_tokens", "default_sampling", b"default_sampling", "eos_token_ids", b"eos_token_ids", "name", b"name", "quantization", b"quantization", "ready_workers", b"ready_workers", "template_fingerprint", b"template_fingerprint", "vocabulary_fingerprint", b"vocabulary_fingerprint", "vocabulary_size", b"vocabulary_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -902,7 +928,7 @@ Global___Model: _TypeAlias = Model  # noqa: Y015
 
 @_typing.final
 class ListModelsRequest(_message.Message):
-    """All models."""
+    """All models, adapters included."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -949,7 +975,7 @@ class GetModelRequest(_message.Message):
 
     MODEL_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """Its name. Empty: the only one served."""
+    """Its name. Empty: the only one served, without an adapter."""
     def __init__(
         self,
         *,

@@ -68,10 +68,13 @@ class SamplingParams(_message.Message):
 
     An output samples if and only if its effective temperature is above 0. When temperature is not given, it is: the
     value in the model's own generation_config.json if that file says do_sample; else 1.0 if any of top_p, top_k, min_p,
-    typical_p or seed is given; else 0, which is greedy. Fields not given are inherited from the model's own file where
-    it writes them and the output samples; otherwise they are off. A library's class defaults are never inherited.
-    In this release only temperature, top_p, top_k and seed are acted on: the others are UNIMPLEMENTED in a request, and
-    not inherited (a worker whose model's file sets one says so in its log).
+    typical_p or seed is given; else 0, which is greedy.
+
+    Filters (top_p, top_k, min_p, typical_p) hold for outputs that sample: where not given they are inherited from the
+    model's own file if it writes them; a greedy output has them off. Penalties and logit_bias hold for greedy outputs
+    too: repetition_penalty, where not given, is inherited from the model's own file whether the output samples or not;
+    the others are never inherited. What is neither given nor inherited is off, and a library's class defaults are never
+    inherited. Started and GetModel report what is effective.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -119,7 +122,9 @@ class SamplingParams(_message.Message):
     Range: (0, 1]; 1 is off.
     """
     repetition_penalty: _builtins.float
-    """Divides (positive) or multiplies (negative) the logits of tokens already present. Range: (0, 10]; 1 is off."""
+    """Divides (positive) or multiplies (negative) the logits of tokens already present, in the prompt or generated.
+    Range: (0, 10]; 1 is off.
+    """
     presence_penalty: _builtins.float
     """Subtracted once from the logit of every token already generated. Range: -2 to 2; 0 is off."""
     frequency_penalty: _builtins.float
@@ -130,7 +135,9 @@ class SamplingParams(_message.Message):
     """
     @_builtins.property
     def logit_bias(self) -> _containers.ScalarMap[_builtins.int, _builtins.float]:
-        """Added to the logits, by token id. At most 1024 entries, each -100 to 100."""
+        """Added to the logits, by token id. At most 1024 entries; ids inside the vocabulary, each value -100 to 100. A token
+        that may not be drawn yet (StoppingCriteria.min_new_tokens) stays impossible, whatever its bias.
+        """
 
     def __init__(
         self,
@@ -259,7 +266,12 @@ Global___StoppingCriteria: _TypeAlias = StoppingCriteria  # noqa: Y015
 
 @_typing.final
 class OutputOptions(_message.Message):
-    """What is returned besides the text."""
+    """What is returned besides the text.
+
+    All log-probabilities of one call, of prompts and outputs, are at most 131072: each token counts once for itself and
+    once for each of its top_logprobs, each output as many tokens as it may have (Started.max_new_tokens). More is
+    INVALID_ARGUMENT, before anything is started. So a unary answer fits into a message.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -269,11 +281,16 @@ class OutputOptions(_message.Message):
     TOKEN_IDS_FIELD_NUMBER: _builtins.int
     KEEP_SPECIAL_TOKENS_FIELD_NUMBER: _builtins.int
     logprobs: _builtins.bool
-    """Return the log-probability of every generated token."""
+    """Return the log-probability of every generated token, the one that ends the output included."""
     top_logprobs: _builtins.int
-    """With logprobs: also return this many most probable alternatives. Range: 0 to 20."""
+    """With logprobs or prompt_logprobs: also return this many most probable tokens at each position, whether the token
+    itself is among them or not. Range: 0 to 20; without either of them only 0.
+    """
     prompt_logprobs: _builtins.bool
-    """Return the log-probabilities of the prompt's tokens."""
+    """Return the log-probabilities of the prompt's tokens: one for each but the first, which nothing precedes. Where a
+    prompt has several outputs they come once, with its first one (sample 0). Its tokens are computed anew, never
+    reused from another request.
+    """
     token_ids: _builtins.bool
     """Return the generated token ids."""
     keep_special_tokens: _builtins.bool
@@ -546,14 +563,16 @@ class TokenLogprob(_message.Message):
     token_id: _builtins.int
     """The token."""
     text: _builtins.bytes
-    """Its bytes; they need not be valid UTF-8 alone."""
+    """What it adds to a text that has begun, as bytes; they need not be valid UTF-8 alone. Of a special token its literal,
+    whether the text keeps it or not. Empty for an id without a token, and from a worker, which knows no text.
+    """
     logprob: _builtins.float
-    """Natural logarithm of its probability under the model, before temperature and filters."""
+    """Natural logarithm of its probability under the model, before temperature, penalties, bias and filters."""
     rank: _builtins.int
     """1 for the most probable token."""
     @_builtins.property
     def alternatives(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenLogprob]:
-        """The most probable tokens at this position; their own `alternatives` are empty."""
+        """The most probable tokens at this position, best first; their own `alternatives` are empty."""
 
     def __init__(
         self,

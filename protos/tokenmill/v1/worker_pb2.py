@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from tokenmill.v1 import generation_pb2 as tokenmill_dot_v1_dot_generation__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19tokenmill/v1/worker.proto\x12\x0ctokenmill.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1dtokenmill/v1/generation.proto\"\xff\x02\n\tRowParams\x12.\n\x08sampling\x18\x01 \x01(\x0b\x32\x1c.tokenmill.v1.SamplingParams\x12\x16\n\x0estop_token_ids\x18\x02 \x03(\r\x12\x12\n\nignore_eos\x18\x03 \x01(\x08\x12\x1b\n\x0emax_new_tokens\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x1b\n\x0emin_new_tokens\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12-\n\ntime_limit\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x06output\x18\x07 \x01(\x0b\x32\x1b.tokenmill.v1.OutputOptions\x12\x11\n\x04seed\x18\x08 \x01(\x04H\x02\x88\x01\x01\x12\x18\n\x10generated_prefix\x18\t \x01(\x05\x12\x12\n\ncache_salt\x18\n \x01(\t\x12\x10\n\x08priority\x18\x0b \x01(\x05\x42\x11\n\x0f_max_new_tokensB\x11\n\x0f_min_new_tokensB\x07\n\x05_seed\"\x88\x01\n\x05Start\x12)\n\x06tokens\x18\x01 \x01(\x0b\x32\x19.tokenmill.v1.TokenTensor\x12%\n\x04rows\x18\x02 \x03(\x0b\x32\x17.tokenmill.v1.RowParams\x12\r\n\x05model\x18\x03 \x01(\t\x12\x1e\n\x16vocabulary_fingerprint\x18\x04 \x01(\t\"\x16\n\x07StopRow\x12\x0b\n\x03row\x18\x01 \x01(\x05\"z\n\x1cWorkerServiceGenerateRequest\x12$\n\x05start\x18\x01 \x01(\x0b\x32\x13.tokenmill.v1.StartH\x00\x12)\n\x08stop_row\x18\x02 \x01(\x0b\x32\x15.tokenmill.v1.StopRowH\x00\x42\t\n\x07message\"\xa9\x03\n\x08RowEvent\x12\x0b\n\x03row\x18\x01 \x01(\x05\x12/\n\x06tokens\x18\x02 \x01(\x0b\x32\x1d.tokenmill.v1.RowEvent.TokensH\x00\x12\x33\n\x08\x66inished\x18\x03 \x01(\x0b\x32\x1f.tokenmill.v1.RowEvent.FinishedH\x00\x12+\n\x06\x66\x61iled\x18\x04 \x01(\x0b\x32\x19.tokenmill.v1.OutputErrorH\x00\x1a\x43\n\x06Tokens\x12\x0b\n\x03ids\x18\x01 \x01(\x0c\x12,\n\x08logprobs\x18\x02 \x03(\x0b\x32\x1a.tokenmill.v1.TokenLogprob\x1a\xae\x01\n\x08\x46inished\x12*\n\x06reason\x18\x01 \x01(\x0e\x32\x1a.tokenmill.v1.FinishReason\x12\x1a\n\rstop_token_id\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\"\n\x05usage\x18\x03 \x01(\x0b\x32\x13.tokenmill.v1.Usage\x12$\n\x06timing\x18\x04 \x01(\x0b\x32\x14.tokenmill.v1.TimingB\x10\n\x0e_stop_token_idB\x07\n\x05\x65vent\"G\n\x1dWorkerServiceGenerateResponse\x12&\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x16.tokenmill.v1.RowEvent\"\x12\n\x10GetWorkerRequest\"/\n\x0cLoadProgress\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x10\n\x08\x66raction\x18\x02 \x01(\x02\"j\n\x12GenerationDefaults\x12\x16\n\tdo_sample\x18\x01 \x01(\x08H\x00\x88\x01\x01\x12.\n\x08sampling\x18\x02 \x01(\x0b\x32\x1c.tokenmill.v1.SamplingParamsB\x0c\n\n_do_sample\"\xbc\x03\n\x11GetWorkerResponse\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x10\n\x08\x61\x64\x61pters\x18\x04 \x03(\t\x12\x14\n\x0cquantization\x18\x05 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x06 \x01(\t\x12\r\n\x05\x64type\x18\x07 \x01(\t\x12\x16\n\x0e\x63ontext_length\x18\x08 \x01(\x05\x12\x17\n\x0fvocabulary_size\x18\t \x01(\x05\x12\x1a\n\x12kv_capacity_tokens\x18\n \x01(\x03\x12\x14\n\x0cmax_num_seqs\x18\x0b \x01(\x05\x12\x17\n\x0fmax_queued_rows\x18\x0c \x01(\x05\x12\x1e\n\x16vocabulary_fingerprint\x18\r \x01(\t\x12\x14\n\x0c\x61pi_revision\x18\x0e \x01(\x05\x12,\n\x08progress\x18\x0f \x01(\x0b\x32\x1a.tokenmill.v1.LoadProgress\x12\x15\n\reos_token_ids\x18\x10 \x03(\r\x12\x32\n\x08\x64\x65\x66\x61ults\x18\x11 \x01(\x0b\x32 .tokenmill.v1.GenerationDefaults\"\x12\n\x10WatchLoadRequest\"\xf0\x01\n\nLoadReport\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x0f\n\x07running\x18\x02 \x01(\x05\x12\x0f\n\x07waiting\x18\x03 \x01(\x05\x12\x1c\n\x14queued_prompt_tokens\x18\x04 \x01(\x03\x12\x16\n\x0ekv_tokens_used\x18\x05 \x01(\x03\x12\x17\n\x0fkv_tokens_total\x18\x06 \x01(\x03\x12\x19\n\x11tokens_per_second\x18\x07 \x01(\x02\x12\x0c\n\x04step\x18\x08 \x01(\x03\x12\x33\n\x10step_started_ago\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\";\n\x11WatchLoadResponse\x12&\n\x04load\x18\x01 \x01(\x0b\x32\x18.tokenmill.v1.LoadReport2\x96\x02\n\rWorkerService\x12g\n\x08Generate\x12*.tokenmill.v1.WorkerServiceGenerateRequest\x1a+.tokenmill.v1.WorkerServiceGenerateResponse(\x01\x30\x01\x12L\n\tGetWorker\x12\x1e.tokenmill.v1.GetWorkerRequest\x1a\x1f.tokenmill.v1.GetWorkerResponse\x12N\n\tWatchLoad\x12\x1e.tokenmill.v1.WatchLoadRequest\x1a\x1f.tokenmill.v1.WatchLoadResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19tokenmill/v1/worker.proto\x12\x0ctokenmill.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1dtokenmill/v1/generation.proto\"\xff\x02\n\tRowParams\x12.\n\x08sampling\x18\x01 \x01(\x0b\x32\x1c.tokenmill.v1.SamplingParams\x12\x16\n\x0estop_token_ids\x18\x02 \x03(\r\x12\x12\n\nignore_eos\x18\x03 \x01(\x08\x12\x1b\n\x0emax_new_tokens\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x1b\n\x0emin_new_tokens\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12-\n\ntime_limit\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x06output\x18\x07 \x01(\x0b\x32\x1b.tokenmill.v1.OutputOptions\x12\x11\n\x04seed\x18\x08 \x01(\x04H\x02\x88\x01\x01\x12\x18\n\x10generated_prefix\x18\t \x01(\x05\x12\x12\n\ncache_salt\x18\n \x01(\t\x12\x10\n\x08priority\x18\x0b \x01(\x05\x42\x11\n\x0f_max_new_tokensB\x11\n\x0f_min_new_tokensB\x07\n\x05_seed\"\x88\x01\n\x05Start\x12)\n\x06tokens\x18\x01 \x01(\x0b\x32\x19.tokenmill.v1.TokenTensor\x12%\n\x04rows\x18\x02 \x03(\x0b\x32\x17.tokenmill.v1.RowParams\x12\r\n\x05model\x18\x03 \x01(\t\x12\x1e\n\x16vocabulary_fingerprint\x18\x04 \x01(\t\"\x16\n\x07StopRow\x12\x0b\n\x03row\x18\x01 \x01(\x05\"z\n\x1cWorkerServiceGenerateRequest\x12$\n\x05start\x18\x01 \x01(\x0b\x32\x13.tokenmill.v1.StartH\x00\x12)\n\x08stop_row\x18\x02 \x01(\x0b\x32\x15.tokenmill.v1.StopRowH\x00\x42\t\n\x07message\"\xab\x04\n\x08RowEvent\x12\x0b\n\x03row\x18\x01 \x01(\x05\x12/\n\x06tokens\x18\x02 \x01(\x0b\x32\x1d.tokenmill.v1.RowEvent.TokensH\x00\x12\x33\n\x08\x66inished\x18\x03 \x01(\x0b\x32\x1f.tokenmill.v1.RowEvent.FinishedH\x00\x12+\n\x06\x66\x61iled\x18\x04 \x01(\x0b\x32\x19.tokenmill.v1.OutputErrorH\x00\x12@\n\x0fprompt_logprobs\x18\x05 \x01(\x0b\x32%.tokenmill.v1.RowEvent.PromptLogprobsH\x00\x1a\x43\n\x06Tokens\x12\x0b\n\x03ids\x18\x01 \x01(\x0c\x12,\n\x08logprobs\x18\x02 \x03(\x0b\x32\x1a.tokenmill.v1.TokenLogprob\x1a>\n\x0ePromptLogprobs\x12,\n\x08logprobs\x18\x01 \x03(\x0b\x32\x1a.tokenmill.v1.TokenLogprob\x1a\xae\x01\n\x08\x46inished\x12*\n\x06reason\x18\x01 \x01(\x0e\x32\x1a.tokenmill.v1.FinishReason\x12\x1a\n\rstop_token_id\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\"\n\x05usage\x18\x03 \x01(\x0b\x32\x13.tokenmill.v1.Usage\x12$\n\x06timing\x18\x04 \x01(\x0b\x32\x14.tokenmill.v1.TimingB\x10\n\x0e_stop_token_idB\x07\n\x05\x65vent\"G\n\x1dWorkerServiceGenerateResponse\x12&\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x16.tokenmill.v1.RowEvent\"\x12\n\x10GetWorkerRequest\"/\n\x0cLoadProgress\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x10\n\x08\x66raction\x18\x02 \x01(\x02\"j\n\x12GenerationDefaults\x12\x16\n\tdo_sample\x18\x01 \x01(\x08H\x00\x88\x01\x01\x12.\n\x08sampling\x18\x02 \x01(\x0b\x32\x1c.tokenmill.v1.SamplingParamsB\x0c\n\n_do_sample\"\xbc\x03\n\x11GetWorkerResponse\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x10\n\x08\x61\x64\x61pters\x18\x04 \x03(\t\x12\x14\n\x0cquantization\x18\x05 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x06 \x01(\t\x12\r\n\x05\x64type\x18\x07 \x01(\t\x12\x16\n\x0e\x63ontext_length\x18\x08 \x01(\x05\x12\x17\n\x0fvocabulary_size\x18\t \x01(\x05\x12\x1a\n\x12kv_capacity_tokens\x18\n \x01(\x03\x12\x14\n\x0cmax_num_seqs\x18\x0b \x01(\x05\x12\x17\n\x0fmax_queued_rows\x18\x0c \x01(\x05\x12\x1e\n\x16vocabulary_fingerprint\x18\r \x01(\t\x12\x14\n\x0c\x61pi_revision\x18\x0e \x01(\x05\x12,\n\x08progress\x18\x0f \x01(\x0b\x32\x1a.tokenmill.v1.LoadProgress\x12\x15\n\reos_token_ids\x18\x10 \x03(\r\x12\x32\n\x08\x64\x65\x66\x61ults\x18\x11 \x01(\x0b\x32 .tokenmill.v1.GenerationDefaults\"\x12\n\x10WatchLoadRequest\"\xf0\x01\n\nLoadReport\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x0f\n\x07running\x18\x02 \x01(\x05\x12\x0f\n\x07waiting\x18\x03 \x01(\x05\x12\x1c\n\x14queued_prompt_tokens\x18\x04 \x01(\x03\x12\x16\n\x0ekv_tokens_used\x18\x05 \x01(\x03\x12\x17\n\x0fkv_tokens_total\x18\x06 \x01(\x03\x12\x19\n\x11tokens_per_second\x18\x07 \x01(\x02\x12\x0c\n\x04step\x18\x08 \x01(\x03\x12\x33\n\x10step_started_ago\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\";\n\x11WatchLoadResponse\x12&\n\x04load\x18\x01 \x01(\x0b\x32\x18.tokenmill.v1.LoadReport2\x96\x02\n\rWorkerService\x12g\n\x08Generate\x12*.tokenmill.v1.WorkerServiceGenerateRequest\x1a+.tokenmill.v1.WorkerServiceGenerateResponse(\x01\x30\x01\x12L\n\tGetWorker\x12\x1e.tokenmill.v1.GetWorkerRequest\x1a\x1f.tokenmill.v1.GetWorkerResponse\x12N\n\tWatchLoad\x12\x1e.tokenmill.v1.WatchLoadRequest\x1a\x1f.tokenmill.v1.WatchLoadResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,27 +42,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WORKERSERVICEGENERATEREQUEST']._serialized_start=655
   _globals['_WORKERSERVICEGENERATEREQUEST']._serialized_end=777
   _globals['_ROWEVENT']._serialized_start=780
-  _globals['_ROWEVENT']._serialized_end=1205
-  _globals['_ROWEVENT_TOKENS']._serialized_start=952
-  _globals['_ROWEVENT_TOKENS']._serialized_end=1019
-  _globals['_ROWEVENT_FINISHED']._serialized_start=1022
-  _globals['_ROWEVENT_FINISHED']._serialized_end=1196
-  _globals['_WORKERSERVICEGENERATERESPONSE']._serialized_start=1207
-  _globals['_WORKERSERVICEGENERATERESPONSE']._serialized_end=1278
-  _globals['_GETWORKERREQUEST']._serialized_start=1280
-  _globals['_GETWORKERREQUEST']._serialized_end=1298
-  _globals['_LOADPROGRESS']._serialized_start=1300
-  _globals['_LOADPROGRESS']._serialized_end=1347
-  _globals['_GENERATIONDEFAULTS']._serialized_start=1349
-  _globals['_GENERATIONDEFAULTS']._serialized_end=1455
-  _globals['_GETWORKERRESPONSE']._serialized_start=1458
-  _globals['_GETWORKERRESPONSE']._serialized_end=1902
-  _globals['_WATCHLOADREQUEST']._serialized_start=1904
-  _globals['_WATCHLOADREQUEST']._serialized_end=1922
-  _globals['_LOADREPORT']._serialized_start=1925
-  _globals['_LOADREPORT']._serialized_end=2165
-  _globals['_WATCHLOADRESPONSE']._serialized_start=2167
-  _globals['_WATCHLOADRESPONSE']._serialized_end=2226
-  _globals['_WORKERSERVICE']._serialized_start=2229
-  _globals['_WORKERSERVICE']._serialized_end=2507
+  _globals['_ROWEVENT']._serialized_end=1335
+  _globals['_ROWEVENT_TOKENS']._serialized_start=1018
+  _globals['_ROWEVENT_TOKENS']._serialized_end=1085
+  _globals['_ROWEVENT_PROMPTLOGPROBS']._serialized_start=1087
+  _globals['_ROWEVENT_PROMPTLOGPROBS']._serialized_end=1149
+  _globals['_ROWEVENT_FINISHED']._serialized_start=1152
+  _globals['_ROWEVENT_FINISHED']._serialized_end=1326
+  _globals['_WORKERSERVICEGENERATERESPONSE']._serialized_start=1337
+  _globals['_WORKERSERVICEGENERATERESPONSE']._serialized_end=1408
+  _globals['_GETWORKERREQUEST']._serialized_start=1410
+  _globals['_GETWORKERREQUEST']._serialized_end=1428
+  _globals['_LOADPROGRESS']._serialized_start=1430
+  _globals['_LOADPROGRESS']._serialized_end=1477
+  _globals['_GENERATIONDEFAULTS']._serialized_start=1479
+  _globals['_GENERATIONDEFAULTS']._serialized_end=1585
+  _globals['_GETWORKERRESPONSE']._serialized_start=1588
+  _globals['_GETWORKERRESPONSE']._serialized_end=2032
+  _globals['_WATCHLOADREQUEST']._serialized_start=2034
+  _globals['_WATCHLOADREQUEST']._serialized_end=2052
+  _globals['_LOADREPORT']._serialized_start=2055
+  _globals['_LOADREPORT']._serialized_end=2295
+  _globals['_WATCHLOADRESPONSE']._serialized_start=2297
+  _globals['_WATCHLOADRESPONSE']._serialized_end=2356
+  _globals['_WORKERSERVICE']._serialized_start=2359
+  _globals['_WORKERSERVICE']._serialized_end=2637
 # @@protoc_insertion_point(module_scope)

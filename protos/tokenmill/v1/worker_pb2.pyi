@@ -67,7 +67,9 @@ class RowParams(_message.Message):
 
     @_builtins.property
     def output(self) -> _generation_pb2.OutputOptions:
-        """What is returned; only logprobs, top_logprobs and prompt_logprobs have a meaning here."""
+        """What is returned; only logprobs, top_logprobs and prompt_logprobs have a meaning here. The bound on their number
+        holds for all rows of the call together.
+        """
 
     def __init__(
         self,
@@ -114,7 +116,7 @@ class Start(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     VOCABULARY_FINGERPRINT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """The model's name. Empty: whatever this worker serves."""
+    """The model's name, or that of one of its adapters, with which all rows are then generated. Empty: the model itself."""
     vocabulary_fingerprint: _builtins.str
     """The vocabulary that made the ids; FAILED_PRECONDITION if it is not this worker's."""
     @_builtins.property
@@ -213,7 +215,7 @@ class RowEvent(_message.Message):
         """int32, little-endian."""
         @_builtins.property
         def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[_generation_pb2.TokenLogprob]:
-            """One per id, if asked for."""
+            """One per id, if asked for; without `text`."""
 
         def __init__(
             self,
@@ -224,6 +226,28 @@ class RowEvent(_message.Message):
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
         _ClearFieldArgType: _TypeAlias = _typing.Literal["ids", b"ids", "logprobs", b"logprobs"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class PromptLogprobs(_message.Message):
+        """More log-probabilities of the row's prompt, as its parts are computed; all of them come before the first token."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        LOGPROBS_FIELD_NUMBER: _builtins.int
+        @_builtins.property
+        def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[_generation_pb2.TokenLogprob]:
+            """In order, without `text`. Over all such events: one per prompt token but the first, which nothing precedes."""
+
+        def __init__(
+            self,
+            *,
+            logprobs: _abc.Iterable[_generation_pb2.TokenLogprob] | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["logprobs", b"logprobs"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -269,6 +293,7 @@ class RowEvent(_message.Message):
     TOKENS_FIELD_NUMBER: _builtins.int
     FINISHED_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
+    PROMPT_LOGPROBS_FIELD_NUMBER: _builtins.int
     row: _builtins.int
     """Which row of the tensor."""
     @_builtins.property
@@ -283,6 +308,10 @@ class RowEvent(_message.Message):
     def failed(self) -> _generation_pb2.OutputError:
         """It alone failed."""
 
+    @_builtins.property
+    def prompt_logprobs(self) -> Global___RowEvent.PromptLogprobs:
+        """Log-probabilities of its prompt, if asked for."""
+
     def __init__(
         self,
         *,
@@ -290,12 +319,13 @@ class RowEvent(_message.Message):
         tokens: Global___RowEvent.Tokens | None = ...,
         finished: Global___RowEvent.Finished | None = ...,
         failed: _generation_pb2.OutputError | None = ...,
+        prompt_logprobs: Global___RowEvent.PromptLogprobs | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "failed", b"failed", "finished", b"finished", "tokens", b"tokens"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "failed", b"failed", "finished", b"finished", "prompt_logprobs", b"prompt_logprobs", "tokens", b"tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "failed", b"failed", "finished", b"finished", "row", b"row", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "failed", b"failed", "finished", b"finished", "prompt_logprobs", b"prompt_logprobs", "row", b"row", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["tokens", "finished", "failed"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["tokens", "finished", "failed", "prompt_logprobs"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
