@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from rpc.errors import invalid_field, unknown_model
 from tokenizer_service.decoder import Decoder
@@ -43,18 +42,3 @@ class ServedTokenizers:
         if name not in self._by_name:
             raise unknown_model(name)
         return self._by_name[name]
-
-
-def named_folders(values: Sequence[str]) -> dict[str, Path]:
-    """The folders of `[NAME=]PATH` values, by name. Errors: ValueError with one line for people."""
-    folders: dict[str, Path] = {}
-    for value in values:
-        before, separator, after = value.partition("=")
-        folder = Path(after if separator else value)
-        name = before if separator else folder.resolve().name
-        if not name or (separator and not after):
-            raise ValueError(f"--model {value}: not [NAME=]PATH")
-        if name in folders:
-            raise ValueError(f"--model {value}: the name {name!r} is given twice")
-        folders[name] = folder
-    return folders

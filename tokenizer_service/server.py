@@ -12,12 +12,13 @@ import grpc
 from rpc.cpu import granted_cores
 from rpc.fingerprint import FingerprintError, vocabulary_fingerprint
 from rpc.lifecycle import StartError
+from rpc.named_folders import named_folders
 from tokenizer_service.chat import Chat, Message
 from tokenizer_service.decoder import Decoder
 from tokenizer_service.encoder import EncodeOptions, Encoder
 from tokenizer_service.errors import NoChatTemplate, TemplateError, TokenizerFolderError
 from tokenizer_service.loaded_tokenizer import load_tokenizer
-from tokenizer_service.served_tokenizers import ServedTokenizer, ServedTokenizers, named_folders
+from tokenizer_service.served_tokenizers import ServedTokenizer, ServedTokenizers
 from tokenizer_service.servicer import TokenizerServicer
 from tokenizer_service.settings import TokenizerSettings
 from tokenizer_service.templates.render_limits import RenderLimits
@@ -46,7 +47,7 @@ class TokenizerService:
     async def start(self) -> None:
         """Load every model and warm it up. Errors: StartError."""
         try:
-            folders = named_folders(self._settings.model)
+            folders = named_folders("--model", self._settings.model)
         except ValueError as error:
             raise StartError(str(error)) from None
         await self._renderer.start()
