@@ -8,7 +8,7 @@ class LoadError(Exception):
 
 
 class ModelFolderError(LoadError):
-    """The model folder is missing, incomplete, or holds what is never loaded (remote code, pickled weights)."""
+    """A model's or an adapter's folder is missing, incomplete, or holds what is never loaded (code, pickled weights)."""
 
 
 class UnsupportedModelError(LoadError):
@@ -17,3 +17,7 @@ class UnsupportedModelError(LoadError):
 
 class UnavailableOptionError(LoadError):
     """An option asks for what this machine or this model does not have."""
+
+
+class AdapterError(LoadError):
+    """A LoRA adapter does not fit its base model, or is of a kind that is not served."""
