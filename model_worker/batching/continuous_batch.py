@@ -9,29 +9,40 @@ from __future__ import annotations
 import collections.abc
 from array import array
 
+from model_worker.batching.candidates import candidates, copyable
 from model_worker.batching.capacity import last_length
 from model_worker.batching.engine_step import Computed, compute
 from model_worker.batching.kv_arena import KvArena
 from model_worker.batching.load import LoadSnapshot, SmoothedRate
+from model_worker.batching.prefix_index import prefix_key
 from model_worker.batching.refusals import RequestFailed
 from model_worker.batching.roster import Roster
-from model_worker.batching.row import PromptGroup, Row, natural_end, new_sequence
+from model_worker.batching.row import Row, natural_end, new_sequence
 from model_worker.batching.row_events import FailedEvent, FinishedEvent
 from model_worker.batching.scheduler import Admission, Plan, SchedulerLimits, schedule
 from model_worker.batching.token_stream import TokenStream
-from model_worker.engine import Draw, Engine, RowFailure, Segment
+from model_worker.engine import Draw, Engine, RowFailure, Scored, Segment
 from model_worker.sequence import FinishReason, RowParams
 
 
 class ContinuousBatch:
     """Owns the engine, the arena and all rows, on behalf of the generation thread, the only one to call it."""
 
-    def __init__(self, engine: Engine, limits: SchedulerLimits, clock: collections.abc.Callable[[], float]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        limits: SchedulerLimits,
+        clock: collections.abc.Callable[[], float],
+        *,
+        enable_prefix_caching: bool = True,
+    ) -> None:
+        """Without prefix caching, only rows of one request share K/V, and nothing is kept of a row that ended."""
         self._engine = engine
         self._spec = engine.spec
+        self._shares_across_requests = enable_prefix_caching
         self._limits = limits
         self._clock = clock
-        self._arena = KvArena(engine)
+        self._arena = KvArena(engine, keeps_ended=enable_prefix_caching)
         self._roster = Roster()
         self._rate = SmoothedRate()
         self._arrivals = 0
@@ -70,15 +81,14 @@ class ContinuousBatch:
         """Take in the rows of one request; what an earlier attempt had finished ends at once."""
         if not self._roster:
             self._rate.restart(arrived_at)
-        groups: dict[bytes, PromptGroup] = {}
+        request = 0 if self._shares_across_requests else self._arrivals + 1
         for index, (ids, params) in enumerate(rows):
             sequence = new_sequence(ids, params, self._spec)
             length = last_length(sequence.prompt_tokens, params.max_new_tokens, self._spec)
-            row = Row(sequence, stream, index, self._arrivals, arrived_at, length)
-            if len(rows) > 1:
-                row.group = groups.setdefault(ids.tobytes(), PromptGroup(len(ids)))
+            key = prefix_key((params.adapter, params.cache_salt, request), ids)
+            row = Row(sequence, stream, index, self._arrivals, arrived_at, length, key)
             self._arrivals += 1
-            self._roster.arrive(row)
+            self._roster.arrive(row, copyable(row, self._arena))
             if params.generated_prefix or length <= len(ids):
                 self._end_if_done(row, arrived_at)
 
@@ -114,10 +124,11 @@ class ContinuousBatch:
             self._finish(row, FinishReason.TIME_LIMIT, None, now)
         running = self._roster.running
         places = self._limits.max_num_seqs - len(running)
-        candidates = self._roster.candidates(places + self._limits.look_ahead) if places else []
+        first_waiting = self._roster.waiting[: places + self._limits.look_ahead] if places else []
+        waiting = candidates(running, first_waiting, self._arena) if first_waiting else []
         plan = schedule(
             [row.as_running() for row in running],
-            [numbers for _, numbers in candidates],
+            [candidate.numbers for candidate in waiting],
             self._arena.free_tokens,
             self._limits,
         )
@@ -126,10 +137,10 @@ class ContinuousBatch:
             (row, _segment(row, chunk)) for row, chunk in zip(self._roster.running, plan.chunks, strict=True) if chunk
         ]
         for admission in plan.admitted:
-            row = candidates[admission.position][0]
+            row = waiting[admission.position].row
             self._admit(row, admission, now)
             work.append((row, _segment(row, admission.chunk)))
-            for older, _ in candidates[: admission.position]:
+            for older, _ in waiting[: admission.position]:
                 older.overtaken += not older.running
         assert work or not self._roster, "rows are live and none can advance"
         if work:
@@ -150,9 +161,8 @@ class ContinuousBatch:
         running = self._roster.running
         for _ in range(plan.preempted):
             row = running.pop()
-            self._arena.take_back(row.sequence)
-            row.sequence.computed = 0
-            self._roster.enqueue(row)
+            self._arena.retire(row.sequence)
+            self._roster.enqueue(row, copyable(row, self._arena))
         for row, capacity in zip(running, plan.capacities, strict=True):
             extent = row.sequence.extent
             assert extent is not None
@@ -160,10 +170,8 @@ class ContinuousBatch:
                 self._arena.widen(row.sequence, capacity)
 
     def _admit(self, row: Row, admission: Admission, now: float) -> None:
-        donor = row.group.donor_for(row) if row.group is not None else None
-        self._arena.give(row.sequence, admission.capacity)
-        if donor is not None and row.group is not None:
-            self._arena.share(donor.sequence, row.sequence, row.group.shareable(row))
+        donor = self._arena.donor_for(row.key) if row.reuses else None
+        self._arena.give(row.sequence, admission.capacity, donor)
         if row.admitted_at is None:
             row.admitted_at = now
             row.cached_prompt_tokens = min(row.sequence.computed, row.sequence.prompt_tokens)
@@ -172,19 +180,25 @@ class ContinuousBatch:
     def _advance(self, row: Row, computed: Computed, now: float) -> bool:
         """Book what was computed for `row`. True when a token was drawn."""
         sequence, outcome = row.sequence, computed.outcome
+        if isinstance(outcome, Draw | Scored) and outcome.prompt_logprobs:
+            row.stream.push_prompt(row.index, sequence.computed, outcome.prompt_logprobs)
+            self.touched.add(row.stream)
         sequence.computed += computed.tokens
         if isinstance(outcome, Draw):
             sequence.ids.append(outcome.token_id)
             row.last_token_at = now
             if row.first_token_at is None:
                 row.first_token_at = now
-            row.stream.push(row.index, outcome.token_id)
+            row.stream.push(row.index, outcome.token_id, outcome.logprob)
             self.touched.add(row.stream)
+            if not row.lends:
+                row.lends = True
+                self._arena.lend(sequence, row.arrival_key.scope)
             if outcome.token_id in sequence.banned_ids or len(sequence.ids) >= row.last_length:
                 self._end_if_done(row, now)
             return True
         if isinstance(outcome, RowFailure):
-            self._arena.clear(sequence)
+            self._arena.discard(sequence)
             row.stream.end(FailedEvent(row.index, outcome.reason, outcome.message))
             self._depart(row)
         return False
@@ -199,8 +213,8 @@ class ContinuousBatch:
         self._depart(row)
 
     def _depart(self, row: Row) -> None:
-        if row.running:
-            self._arena.take_back(row.sequence)
+        if row.sequence.extent is not None:
+            self._arena.retire(row.sequence)
         self._roster.depart(row)
         self.touched.add(row.stream)
         self.ended_rows += 1
@@ -208,4 +222,5 @@ class ContinuousBatch:
 
 def _segment(row: Row, tokens: int) -> Segment:
     sequence = row.sequence
+    tokens = min(tokens, sequence.uncomputed)
     return Segment(sequence, sequence.computed, tokens, draws=tokens == sequence.uncomputed)

@@ -47,6 +47,11 @@ class ExtentAllocator:
         """The free ranges, ascending; no two of them touch."""
         return tuple(self._gaps)
 
+    @property
+    def used(self) -> tuple[Extent, ...]:
+        """The extents handed out, ascending."""
+        return tuple(self._used)
+
     def allocate(self, capacity: int) -> Extent | None:
         """Take `capacity` tokens from the smallest gap that holds them; None when no single gap does."""
         assert capacity > 0
@@ -63,15 +68,15 @@ class ExtentAllocator:
     def free(self, extent: Extent) -> None:
         """Give `extent` back; it merges with the gaps it touches."""
         del self._used[self._index_of(extent)]
-        self._free_tokens += extent.capacity
-        start, end = extent.start, extent.start + extent.capacity
-        at = bisect_left(self._gaps, start, key=_start)
-        first, last = at, at
-        if at > 0 and self._gaps[at - 1].start + self._gaps[at - 1].capacity == start:
-            first, start = at - 1, self._gaps[at - 1].start
-        if at < len(self._gaps) and self._gaps[at].start == end:
-            last, end = at + 1, end + self._gaps[at].capacity
-        self._gaps[first:last] = [Extent(start, end - start)]
+        self._add_gap(extent.start, extent.start + extent.capacity)
+
+    def shrink(self, extent: Extent, capacity: int) -> Extent:
+        """Give the end of `extent` back, all behind its first `capacity` tokens."""
+        shrunk = Extent(extent.start, capacity)
+        self._used[self._index_of(extent)] = shrunk
+        if capacity < extent.capacity:
+            self._add_gap(extent.start + capacity, extent.start + extent.capacity)
+        return shrunk
 
     def grow(self, extent: Extent, capacity: int) -> Extent | None:
         """Widen `extent` in place to `capacity`; None when what follows it is taken, and then it has to move."""
@@ -115,6 +120,16 @@ class ExtentAllocator:
         assert at < len(self._used), "not an extent of this allocator"
         assert self._used[at] == extent, "not an extent of this allocator"
         return at
+
+    def _add_gap(self, start: int, end: int) -> None:
+        self._free_tokens += end - start
+        at = bisect_left(self._gaps, start, key=_start)
+        first, last = at, at
+        if at > 0 and self._gaps[at - 1].start + self._gaps[at - 1].capacity == start:
+            first, start = at - 1, self._gaps[at - 1].start
+        if at < len(self._gaps) and self._gaps[at].start == end:
+            last, end = at + 1, end + self._gaps[at].capacity
+        self._gaps[first:last] = [Extent(start, end - start)]
 
     def _shrink_gap(self, gap: Extent, tokens: int) -> None:
         """Take `tokens` from the front of `gap`."""

@@ -1,88 +1,138 @@
-"""Who holds which part of the K/V arena. Gives, widens, moves and takes back extents; the engine copies the K/V."""
+"""Who holds which part of the K/V arena. Gives, widens, moves, keeps and takes back extents; the engine copies the K/V.
+
+An extent is held by a sequence that runs, or kept for whoever shares its prefix until the space is needed. Kept ones
+are free as far as anyone who asks for room knows.
+"""
 
 from __future__ import annotations
 
+from model_worker.batching.eviction import Block, stretch_to_clear
 from model_worker.batching.extents import ExtentAllocator
-from model_worker.engine import Engine
+from model_worker.batching.prefix_cache import Donor, PrefixCache
+from model_worker.batching.prefix_index import PrefixKey, Scope
+from model_worker.engine import Engine, OutOfMemory
 from model_worker.sequence import Extent, Sequence
+
+_LOSS = 8  # an extent is taken over where its new holder uses all but so small a part (one in ...)
 
 
 class KvArena:
     """The arena's extents and their holders. Owned by the generation thread.
 
-    Any request for at most `free_tokens` succeeds: where the gaps are too small one by one, rows are moved together.
-    That copies up to the whole arena once, which is why it is the last resort.
+    Any request for at most `free_tokens` succeeds: kept extents give way and, where the gaps between those of running
+    rows are too small one by one, those rows are moved together. That copies up to the whole arena once, which is why
+    it is the last resort. K/V that cannot be copied for want of memory are computed again: `computed` says so.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, keeps_ended: bool = True) -> None:
         self._engine = engine
         self._allocator = ExtentAllocator(engine.spec.kv_capacity_tokens)
         self._holders: dict[Extent, Sequence] = {}
+        self._cache = PrefixCache(keeps_ended=keeps_ended)
+        self._kept_tokens = 0
+        self.moved_tokens = 0  # since the start: K/V copied because their row had to move
+        self.gatherings = 0  # since the start: how often rows were moved together
 
     @property
     def free_tokens(self) -> int:
-        """Tokens nobody holds."""
-        return self._allocator.free_tokens
+        """Tokens no running row holds."""
+        return self._allocator.free_tokens + self._kept_tokens
 
     @property
     def used_tokens(self) -> int:
-        """Tokens held."""
-        return self._allocator.capacity - self._allocator.free_tokens
+        """Tokens that running rows hold."""
+        return self._allocator.capacity - self.free_tokens
+
+    @property
+    def kept_tokens(self) -> int:
+        """Tokens kept for whoever shares a prefix."""
+        return self._kept_tokens
 
     @property
     def gaps(self) -> tuple[Extent, ...]:
-        """The free ranges, ascending."""
+        """The ranges that nothing stands in, ascending."""
         return self._allocator.gaps
 
-    def give(self, sequence: Sequence, capacity: int) -> None:
-        """Give `sequence`, which holds nothing, an extent of `capacity` tokens; at most `free_tokens`."""
+    def donor_for(self, key: PrefixKey) -> Donor | None:
+        """Who has K/V that a row with these ids could start from."""
+        return self._cache.donor_for(key)
+
+    def lend(self, sequence: Sequence, scope: Scope) -> None:
+        """Let others use what `sequence` has computed: a token was drawn from it."""
+        self._cache.lend(sequence, scope)
+
+    def give(self, sequence: Sequence, capacity: int, donor: Donor | None = None) -> None:
+        """Give `sequence`, which holds nothing, an extent of `capacity` tokens, at most `free_tokens`.
+
+        It starts with the K/V of `donor`, which are copied, or taken over with their extent: where nobody runs in it
+        and little else would be lost, or where there is no room for both.
+        """
         assert sequence.extent is None
-        extent = self._allocator.allocate(capacity)
+        kept = donor is not None and self._cache.last_used(donor.sequence) is not None
+        if donor is not None and kept and (donor.sequence.computed - donor.tokens) * _LOSS <= donor.tokens:
+            self._take_over(donor, sequence, capacity)
+            return
+        extent = self._find_room(capacity, spared=donor.sequence if donor is not None else None)
+        if extent is None and donor is not None and kept:
+            self._take_over(donor, sequence, capacity)
+            return
         if extent is None:
             self._gather_gaps(None)
             extent = self._allocator.allocate(capacity)
         assert extent is not None, "more than is free"
         self._hold(sequence, extent)
+        if donor is not None and donor.sequence.computed >= donor.tokens:
+            sequence.computed = self._copied(donor.sequence, extent, donor.tokens)
 
     def widen(self, sequence: Sequence, capacity: int) -> None:
         """Widen the extent of `sequence` to `capacity`, at most `free_tokens` more. It may move, with its K/V."""
-        if self._widen_in_place(sequence, capacity):
-            return
         old = sequence.extent
         assert old is not None
-        elsewhere = self._allocator.allocate(capacity)
+        if self._widen_in_place(sequence, capacity):
+            return
+        self._evict_behind(old, capacity)
+        if self._widen_in_place(sequence, capacity):
+            return
+        elsewhere = self._find_room(capacity)
         if elsewhere is None:
             self._gather_gaps(old)
             widened = self._widen_in_place(sequence, capacity)
             assert widened, "more than is free"
             return
-        self._copy(sequence, elsewhere)
-        self.take_back(sequence)
+        self._move(sequence, elsewhere)
+        del self._holders[old]
+        self._allocator.free(old)
         self._hold(sequence, elsewhere)
 
-    def share(self, donor: Sequence, receiver: Sequence, tokens: int) -> None:
-        """Copy the K/V of the first `tokens` ids, which both have in common, from `donor` to `receiver`."""
-        assert donor.extent is not None
-        assert receiver.extent is not None
-        assert donor.computed >= tokens
-        self._engine.copy_kv(donor.extent, receiver.extent, tokens)
-        receiver.computed = tokens
+    def retire(self, sequence: Sequence) -> None:
+        """Take the extent of `sequence` back, whose row ended or gave way. What was lent of it is kept while it can."""
+        extent = self._release(sequence)
+        kept = self._cache.keep(sequence)
+        if kept is None:
+            self._allocator.free(extent)
+        else:
+            self._hold(kept, self._allocator.shrink(extent, kept.computed))
+            self._kept_tokens += kept.computed
+        sequence.computed = 0
 
-    def take_back(self, sequence: Sequence) -> None:
-        """Free the extent of `sequence`; nothing of it is computed any more as far as the arena knows."""
-        assert sequence.extent is not None
-        del self._holders[sequence.extent]
-        self._allocator.free(sequence.extent)
-        sequence.extent = None
-
-    def clear(self, sequence: Sequence) -> None:
-        """Zero the K/V of a sequence that failed, before its extent goes to another."""
-        assert sequence.extent is not None
-        self._engine.clear_kv(sequence.extent)
+    def discard(self, sequence: Sequence) -> None:
+        """Take the extent of `sequence` back, whose row failed: zeroed, and nothing of it is used again."""
+        self._cache.withdraw(sequence)
+        extent = self._release(sequence)
+        self._engine.clear_kv(extent)
+        self._allocator.free(extent)
+        sequence.computed = 0
 
     def _hold(self, sequence: Sequence, extent: Extent) -> None:
         self._holders[extent] = sequence
         sequence.extent = extent
+
+    def _release(self, sequence: Sequence) -> Extent:
+        extent = sequence.extent
+        assert extent is not None
+        del self._holders[extent]
+        sequence.extent = None
+        return extent
 
     def _widen_in_place(self, sequence: Sequence, capacity: int) -> bool:
         assert sequence.extent is not None
@@ -93,14 +143,70 @@ class KvArena:
         self._hold(sequence, grown)
         return True
 
+    def _take_over(self, donor: Donor, sequence: Sequence, capacity: int) -> None:
+        """Let `sequence` hold the extent of a kept donor from now on; what it has in common stays lent."""
+        key = self._cache.key_of(donor.sequence)
+        extent = self._drop(donor.sequence)
+        self._hold(sequence, self._allocator.shrink(extent, min(extent.capacity, capacity)))
+        sequence.computed = donor.tokens
+        self._cache.lend(sequence, key.scope)
+        if capacity > extent.capacity:
+            self.widen(sequence, capacity)
+
+    def _find_room(self, capacity: int, spared: Sequence | None = None) -> Extent | None:
+        """An extent of `capacity` tokens, if kept extents make room where they stand; that of `spared` does not."""
+        extent = self._allocator.allocate(capacity)
+        if extent is not None or not self._kept_tokens:
+            return extent
+        blocks = [
+            Block(one, None if holder is spared else self._cache.last_used(holder))
+            for one, holder in ((one, self._holders[one]) for one in self._allocator.used)
+        ]
+        for one in stretch_to_clear(blocks, capacity, self._allocator.capacity) or []:
+            self._evict(self._holders[one])
+        return self._allocator.allocate(capacity)
+
+    def _evict_behind(self, extent: Extent, capacity: int) -> None:
+        """Evict the kept extents that stand where `extent` would grow: no running row is moved to spare them."""
+        end, wanted = extent.start + extent.capacity, extent.start + capacity
+        behind = [one for one in self._allocator.used if end <= one.start < wanted]
+        if wanted <= self._allocator.capacity and all(
+            self._cache.last_used(self._holders[one]) is not None for one in behind
+        ):
+            for one in behind:
+                self._evict(self._holders[one])
+
     def _gather_gaps(self, after: Extent | None) -> None:
+        """Make one gap of all that no running row holds, right behind `after`, or behind everything."""
+        for kept in self._cache.kept:
+            self._evict(kept)
         moves = self._allocator.gather_gaps(after)
+        self.gatherings += 1
         moved = [self._holders.pop(move.source) for move in moves]
         for move, sequence in zip(moves, moved, strict=True):
-            self._copy(sequence, move.target)
+            self._move(sequence, move.target)
             self._hold(sequence, move.target)
 
-    def _copy(self, sequence: Sequence, target: Extent) -> None:
-        assert sequence.extent is not None
+    def _evict(self, sequence: Sequence) -> None:
+        self._allocator.free(self._drop(sequence))
+
+    def _drop(self, kept: Sequence) -> Extent:
+        self._cache.withdraw(kept)
+        self._kept_tokens -= kept.computed
+        return self._release(kept)
+
+    def _move(self, sequence: Sequence, target: Extent) -> None:
         if sequence.computed:
-            self._engine.copy_kv(sequence.extent, target, sequence.computed)
+            self.moved_tokens += sequence.computed
+            sequence.computed = self._copied(sequence, target, sequence.computed)
+            if not sequence.computed:
+                self._cache.withdraw(sequence)
+
+    def _copied(self, source: Sequence, target: Extent, tokens: int) -> int:
+        """Copy the first `tokens` tokens of `source`. How many stand there now: all, or none for want of memory."""
+        assert source.extent is not None
+        try:
+            self._engine.copy_kv(source.extent, target, tokens)
+        except OutOfMemory:
+            return 0
+        return tokens

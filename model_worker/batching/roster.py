@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import collections.abc
 import math
 from bisect import insort
-from itertools import islice
 from operator import attrgetter
 
-from model_worker.batching.row import PromptGroup, Row
-from model_worker.batching.scheduler import WaitingRow
+from model_worker.batching.prefix_index import PrefixIndex
+from model_worker.batching.row import Row
 from model_worker.batching.token_stream import TokenStream
 
 _arrival = attrgetter("arrival")
@@ -26,6 +24,7 @@ class Roster:
         self.waiting: list[Row] = []
         self._waiting_prompt_tokens = 0  # sum over the waiting rows, which may be many
         self._by_stream: dict[TokenStream, dict[int, Row]] = {}
+        self._prompts: PrefixIndex[Row] = PrefixIndex()  # of all live rows
         self._next_deadline = math.inf  # no row's time is up before; may be early, never late
 
     def __len__(self) -> int:
@@ -49,19 +48,18 @@ class Roster:
         """One live row."""
         return self._by_stream.get(stream, {}).get(index)
 
-    def arrive(self, row: Row) -> None:
-        """Take a new row in; it waits."""
+    def arrive(self, row: Row, copyable: int) -> None:
+        """Take a new row in; it waits. It could copy so many tokens now, or what an older row will have computed."""
         self._by_stream.setdefault(row.stream, {})[row.index] = row
         self._next_deadline = min(self._next_deadline, row.deadline)
-        if row.group is not None:
-            row.group.rows.append(row)
-        self.enqueue(row)
+        sharer = self._prompts.longest(row.arrival_key) if row.reuses else None
+        self._prompts.add(row.arrival_key, row)
+        self.enqueue(row, copyable if sharer is None else max(copyable, sharer[0]))
 
-    def enqueue(self, row: Row) -> None:
+    def enqueue(self, row: Row, copyable: int) -> None:
         """Let a live row wait."""
-        row.running = False
-        follows = row.group is not None and row.group.rows[0] is not row
-        row.queued_prompt_tokens = min(1, row.prompt_left) if follows else row.prompt_left
+        row.running = row.lends = False
+        row.queued_prompt_tokens = max(min(1, row.prompt_left), row.prompt_left - copyable)
         self._waiting_prompt_tokens += row.queued_prompt_tokens
         insort(self.waiting, row, key=_arrival)
 
@@ -78,8 +76,7 @@ class Roster:
             row.running = False
         else:
             self._leave_queue(row)
-        if row.group is not None:
-            row.group.rows.remove(row)
+        self._prompts.remove(row.arrival_key, row)
         siblings = self._by_stream[row.stream]
         del siblings[row.index]
         if not siblings:
@@ -92,26 +89,6 @@ class Roster:
         rows = [*self.running, *self.waiting]
         self._next_deadline = min((row.deadline for row in rows if row.deadline > now), default=math.inf)
         return [row for row in rows if row.deadline <= now]
-
-    def candidates(self, count: int) -> list[tuple[Row, WaitingRow]]:
-        """The first `count` waiting rows that could be admitted now, oldest first.
-
-        A row whose prompt is being computed for a sibling is not among them: it is cheaper to wait and copy.
-        """
-        return list(islice(self._candidates(), count))
-
-    def _candidates(self) -> collections.abc.Iterator[tuple[Row, WaitingRow]]:
-        leading: set[PromptGroup] = set()
-        for row in self.waiting:
-            shared, group = 0, row.group
-            if group is not None and group.shareable(row) > 0:
-                if group.donor_for(row) is not None:
-                    shared = group.shareable(row)
-                elif group in leading or group.is_computing():
-                    continue
-                else:
-                    leading.add(group)
-            yield row, WaitingRow(len(row.sequence.ids), shared, row.most_kv_tokens, row.overtaken)
 
     def _leave_queue(self, row: Row) -> None:
         self.waiting.remove(row)

@@ -4,40 +4,14 @@ from __future__ import annotations
 
 import math
 from array import array
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from model_worker.batching.prefix_index import PrefixKey, prefix_key
 from model_worker.batching.row_events import Timing, Usage
 from model_worker.batching.scheduler import RunningRow
 from model_worker.batching.token_stream import TokenStream
 from model_worker.engine import EngineSpec
 from model_worker.sequence import FinishReason, RowParams, Sequence
-
-
-@dataclass(slots=True, eq=False)
-class PromptGroup:
-    """Rows of one request with identical ids: one computes the K/V, the others copy them (the `n` samples).
-
-    Whoever holds the K/V can be copied from, whoever is first in line computes them; so nothing is lost but work
-    when a row goes away.
-    """
-
-    ids: int  # how many leading ids the rows have in common
-    rows: list[Row] = field(default_factory=list)  # live ones
-
-    def shareable(self, row: Row) -> int:
-        """How many leading tokens `row` could copy: at least its last known one it computes itself, to draw."""
-        return min(self.ids, len(row.sequence.ids) - 1)
-
-    def donor_for(self, row: Row) -> Row | None:
-        """A row that runs and has the K/V that `row` could copy."""
-        wanted = self.shareable(row)
-        if wanted == 0:
-            return None
-        return next((other for other in self.rows if other.running and other.sequence.computed >= wanted), None)
-
-    def is_computing(self) -> bool:
-        """Whether a row that runs is on its way to having them."""
-        return any(row.running for row in self.rows)
 
 
 @dataclass(slots=True, eq=False)
@@ -50,8 +24,9 @@ class Row:
     arrival: int  # its place in the order of all arrivals: what "older" means
     arrived_at: float  # seconds of the worker's clock, as all times here
     last_length: int  # so many ids end it
-    group: PromptGroup | None = None
+    arrival_key: PrefixKey  # its ids at arrival
     running: bool = False  # holds an extent
+    lends: bool = False  # while it runs: others may use what it has computed
     overtaken: int = 0
     queued_prompt_tokens: int = 0  # while it waits: prompt tokens it will have to compute itself
     admitted_at: float | None = None
@@ -74,6 +49,17 @@ class Row:
     def prompt_left(self) -> int:
         """Prompt tokens whose K/V it does not have yet, or not any more."""
         return max(0, self.sequence.prompt_tokens - self.sequence.computed)
+
+    @property
+    def key(self) -> PrefixKey:
+        """All its ids, to look up who shares them."""
+        grown = len(self.sequence.ids) > self.arrival_key.tokens
+        return prefix_key(self.arrival_key.scope, self.sequence.ids) if grown else self.arrival_key
+
+    @property
+    def reuses(self) -> bool:
+        """Whether it may start from another row's K/V: to score a prompt, all of it has to be computed."""
+        return self.sequence.params.prompt_logprobs is None
 
     def as_running(self) -> RunningRow:
         """The numbers the scheduler needs to know about it."""

@@ -17,7 +17,7 @@ from model_worker.batching.token_stream import TokenStream
 from model_worker.engine import RowFailure
 from model_worker.engines.fake_engine import FakeEngine, FakeModel
 from model_worker.engines.fake_faults import Fault, fail_rows, memory_for
-from model_worker.sequence import Extent, FinishReason, RowParams
+from model_worker.sequence import FinishReason, RowParams
 from tests.model_worker.generation_support import Heard, expected, ids_of, sampled
 
 MODEL = FakeModel(vocabulary_size=50, context_length=80, kv_capacity_tokens=200, eos_token_ids=frozenset({0}))
@@ -94,7 +94,7 @@ class Rig:
     def check_empty(self) -> None:
         load = self.load()
         assert (load.running, load.waiting, load.queued_prompt_tokens, load.kv_tokens_used) == (0, 0, 0, 0)
-        assert self.batch.arena.gaps == (Extent(0, self.model.kv_capacity_tokens),)
+        assert self.batch.arena.free_tokens == self.model.kv_capacity_tokens
         assert self.batch.ended_rows == sum(len(rows) for _, rows, _ in self.requests)
 
 
@@ -168,7 +168,7 @@ def test_decoding_ends_with_the_last_token_however_much_later_the_row_does() -> 
 def test_queued_prompt_tokens_are_those_of_running_and_waiting_rows() -> None:
     rig = Rig(limits=SchedulerLimits(max_num_seqs=1, max_num_batched_tokens=8, growth_tokens=4))
     rig.add((ids_of(*range(1, 31)), RowParams()))
-    rig.add((ids_of(*range(1, 21)), RowParams()))
+    rig.add((ids_of(*range(21, 1, -1)), RowParams()))
     heard = [rig.load().queued_prompt_tokens]
     for _ in range(5):
         rig.step()
