@@ -38,16 +38,38 @@ class SelfTestResult:
 def self_test(engine: TransformersEngine, model: PreTrainedModel) -> SelfTestResult:
     """Compare `engine` with the eager forward pass of its `model` on two prompts. Uses the storage's first tokens.
 
-    Errors: UnsupportedModelError when they differ by more than the dtype explains, or are not numbers; OutOfMemory.
+    The prompts are computed side by side for each adapter and the next one, the base model among them, so that rows of
+    one that reach another are found. Errors: UnsupportedModelError when they differ by more than the dtype explains, or
+    are not numbers; OutOfMemory.
     """
-    prompts = [_prompt(seed, cuts[-1], engine.spec.vocabulary_size) for seed, cuts in enumerate(_CUTS)]
-    expected = [_eager_logits(model, prompt) for prompt in prompts]
+    names = ["", *engine.spec.adapters]
+    tolerance = _TOLERANCE[engine.spec.dtype]
+    largest = 0.0
+    for adapters in zip(names, names[1:] + names[:1], strict=True):
+        deviation = _largest_deviation(engine, model, adapters)
+        if not deviation <= tolerance:  # also when it is NaN
+            raise UnsupportedModelError(
+                f"{_named(model, adapters)} failed the self-test: ragged and alone it differs by {deviation:.2g}, "
+                f"where {engine.spec.dtype} explains {tolerance:.2g}"
+            )
+        largest = max(largest, deviation)
+    return SelfTestResult(largest, tolerance)
+
+
+def _largest_deviation(engine: TransformersEngine, model: PreTrainedModel, adapters: tuple[str, ...]) -> float:
+    """Compute one prompt with each of `adapters`, both ways, and return the larger deviation."""
     rows = [
-        Sequence(RowParams(), array("i", prompt), len(prompt), extent=Extent(index * _EXTENT, _EXTENT))
-        for index, prompt in enumerate(prompts)
+        Sequence(
+            RowParams(adapter=adapter),
+            array("i", _prompt(index, cuts[-1], engine.spec.vocabulary_size)),
+            prompt_tokens=cuts[-1],
+            extent=Extent(index * _EXTENT, _EXTENT),
+        )
+        for index, (adapter, cuts) in enumerate(zip(adapters, _CUTS, strict=True))
     ]
+    expected = [_eager_logits(engine, model, row) for row in rows]
     # Other content first, in the same extents: what is left of it must not be seen.
-    strangers = [Sequence(RowParams(), row.ids[::-1], len(row.ids), extent=row.extent) for row in rows]
+    strangers = [Sequence(row.params, row.ids[::-1], len(row.ids), extent=row.extent) for row in rows]
     engine.last_logits([Segment(row, 0, len(row.ids), draws=False) for row in strangers])
     computed = _in_chunks(engine, rows)
     if computed[0].shape[0] != engine.spec.vocabulary_size:
@@ -57,27 +79,27 @@ def self_test(engine: TransformersEngine, model: PreTrainedModel) -> SelfTestRes
     for row in rows:
         assert row.extent is not None
         engine.clear_kv(row.extent)
-    deviation = max(_deviation(logits, wanted) for logits, wanted in zip(computed, expected, strict=True))
-    tolerance = _TOLERANCE[engine.spec.dtype]
-    if not deviation <= tolerance:  # also when it is NaN
-        raise UnsupportedModelError(
-            f"{type(model).__name__} failed the self-test: ragged and alone it differs by {deviation:.2g}, "
-            f"where {engine.spec.dtype} explains {tolerance:.2g}"
-        )
-    return SelfTestResult(deviation, tolerance)
+    return max(_deviation(logits, wanted) for logits, wanted in zip(computed, expected, strict=True))
+
+
+def _named(model: PreTrainedModel, adapters: tuple[str, ...]) -> str:
+    named = [repr(adapter) for adapter in adapters if adapter]
+    return type(model).__name__ + (f" with adapter {' and '.join(named)}" if named else "")
 
 
 def _prompt(seed: int, length: int, vocabulary: int) -> list[int]:
     return [int(uniform(seed, position) * vocabulary) for position in range(length)]
 
 
-def _eager_logits(model: PreTrainedModel, prompt: list[int]) -> torch.Tensor:
-    """Return the model's own last logits for `prompt` alone ([vocabulary], float64), by its plainest attention."""
+def _eager_logits(engine: TransformersEngine, model: PreTrainedModel, row: Sequence) -> torch.Tensor:
+    """Return the model's own last logits for `row` alone ([vocabulary], float64), by its plainest attention."""
+    ids = torch.tensor([row.ids], device=model.device)
+    alone = [Segment(row, 0, len(row.ids), draws=False)]
     attention = model.config._attn_implementation  # noqa: SLF001 - transformers has no public getter
     model.set_attn_implementation("eager")
     try:
-        with torch.inference_mode():
-            output = model(input_ids=torch.tensor([prompt], device=model.device), use_cache=False, logits_to_keep=1)
+        with torch.inference_mode(), engine.lora.during(alone, kept=alone):
+            output = model(input_ids=ids, use_cache=False, logits_to_keep=1)
     finally:
         model.set_attn_implementation(attention)
     logits: torch.Tensor = output.logits[0, -1].double()

@@ -15,6 +15,7 @@ from model_worker.torch_engine.attention import RaggedAttention
 from model_worker.torch_engine.attention_probe import attention_function
 from model_worker.torch_engine.draw import draw_tokens
 from model_worker.torch_engine.kv_storage import KvStorage, LayerShape
+from model_worker.torch_engine.lora_linear import LoraSwitch, by_adapter
 from model_worker.torch_engine.out_of_memory import named_out_of_memory
 from model_worker.torch_engine.step_layout import StepLayout
 
@@ -22,11 +23,19 @@ from model_worker.torch_engine.step_layout import StepLayout
 class TransformersEngine:
     """Implements `Engine`. Owns the model and the K/V storage; used from one thread only.
 
-    Errors: OutOfMemory when the K/V storage does not fit, UnsupportedModelError.
+    `lora` switches the adapters of `model`, if it has any. Errors: OutOfMemory when the K/V storage does not fit,
+    UnsupportedModelError.
     """
 
-    def __init__(self, model: PreTrainedModel, layers: Mapping[nn.Module, LayerShape], spec: EngineSpec) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        layers: Mapping[nn.Module, LayerShape],
+        spec: EngineSpec,
+        lora: LoraSwitch | None = None,
+    ) -> None:
         self.spec = spec
+        self.lora = lora or LoraSwitch()
         self._model = model
         # int8 layers give each token the same bits whatever runs beside it, but turn the last bit that attention
         # rounds differently into a whole step. Token by token attention keeps the row's text the same in any batch
@@ -40,6 +49,14 @@ class TransformersEngine:
 
     def step(self, segments: Sequence[Segment]) -> list[Outcome]:
         """Compute all `segments` as one ragged batch and draw one token for each that `draws`."""
+        order = by_adapter(segments)
+        outcomes: list[Outcome] = [None] * len(segments)
+        for index, outcome in zip(order, self._step([segments[index] for index in order]), strict=True):
+            outcomes[index] = outcome
+        return outcomes
+
+    def _step(self, segments: Sequence[Segment]) -> list[Outcome]:
+        """`step`, with the segments of one adapter side by side."""
         drawing = [index for index, segment in enumerate(segments) if segment.draws]
         # Where nothing is drawn one row still goes through the head: the model has no way to leave it out.
         with named_out_of_memory(), torch.inference_mode():
@@ -77,7 +94,7 @@ class TransformersEngine:
 
     def _last_logits(self, segments: Sequence[Segment], wanted: list[int]) -> torch.Tensor:
         layout = StepLayout(segments, self._model.device, token_by_token=self._token_by_token)
-        with self._attention.during(layout):
+        with self._attention.during(layout), self.lora.during(segments, [segments[index] for index in wanted]):
             output = self._model(
                 input_ids=layout.input_ids,
                 position_ids=layout.position_ids,

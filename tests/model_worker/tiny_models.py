@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,8 +30,10 @@ from transformers import (
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from model_worker.engine import Draw, EngineSpec, RowFailure, Segment
+from model_worker.loading.adapter_files import read_adapter_files
 from model_worker.sequence import Extent, RowParams, SamplingParams, Sequence
 from model_worker.torch_engine.attention_probe import probe_layers
+from model_worker.torch_engine.lora_weights import attach_adapters
 from model_worker.torch_engine.transformers_engine import TransformersEngine
 
 VOCABULARY = 97
@@ -94,9 +97,13 @@ def tiny_model(family: str, dtype: torch.dtype = torch.float64) -> PreTrainedMod
 
 @contextmanager
 def engine_for(
-    model: PreTrainedModel, capacity: int = 1024, quantization: str = "none"
+    model: PreTrainedModel,
+    capacity: int = 1024,
+    quantization: str = "none",
+    adapters: Mapping[str, Path] | None = None,
 ) -> Iterator[TransformersEngine]:
-    """Put an engine around `model` and take it off again."""
+    """Put an engine around `model`, with the LoRA adapters of some folders, and take it off again."""
+    switch = attach_adapters(model, read_adapter_files(adapters or {}, max_rank=64), model.dtype)
     layers = probe_layers(model)
     spec = EngineSpec(
         vocabulary_size=VOCABULARY,
@@ -107,8 +114,9 @@ def engine_for(
         device="cpu",
         dtype=str(model.dtype).removeprefix("torch."),
         quantization=quantization,
+        adapters=tuple(adapters or ()),
     )
-    engine = TransformersEngine(model, layers, spec)
+    engine = TransformersEngine(model, layers, spec, switch)
     try:
         yield engine
     finally:

@@ -1,0 +1,121 @@
+"""Many LoRA adapters beside one base model, in one ragged step: y = W x + scaling · B (A x), A and B per row.
+
+The tokens of one adapter stand together in a step, so that each layer needs one pair of matrix products per adapter.
+A step without adapters costs each layer one look at an empty list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import groupby
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from model_worker.engine import Segment
+
+
+class Run(NamedTuple):
+    """Consecutive rows of what a layer gets that belong to one adapter: `[start, start + length)`."""
+
+    adapter: str
+    start: int
+    length: int
+
+
+class LoraRows:
+    """Whose rows a layer gets in the current step. Shared by all layers that get the same rows."""
+
+    def __init__(self) -> None:
+        self.runs: Sequence[Run] = ()  # base rows are in none
+        self.total = 0  # all rows, where there are runs
+
+    def set(self, segments: Sequence[Segment], lengths: Sequence[int]) -> None:
+        """Lay `segments` end to end, each with its number of rows."""
+        runs, start = [], 0
+        owned = zip((segment.sequence.params.adapter for segment in segments), lengths, strict=True)
+        for adapter, group in groupby(owned, key=lambda pair: pair[0]):
+            length = sum(pair[1] for pair in group)
+            if adapter:
+                runs.append(Run(adapter, start, length))
+            start += length
+        self.runs, self.total = runs, start
+
+    def clear(self) -> None:
+        """Every row is the base model's."""
+        self.runs, self.total = (), 0
+
+
+class LoraSwitch:
+    """Tells every LoRA layer of one model whose rows it gets. Owned by the engine."""
+
+    def __init__(self) -> None:
+        self.tokens = LoraRows()  # of the layers inside the model: every token of the step
+        self.drawn = LoraRows()  # of the output head: only the tokens whose logits are wanted
+
+    @contextmanager
+    def during(self, segments: Sequence[Segment], kept: Sequence[Segment]) -> Iterator[None]:
+        """Compute the rows of `segments` with their adapters until the end of the block.
+
+        `kept` names the segment of each row that the output head gets.
+        """
+        if not any(segment.sequence.params.adapter for segment in segments):
+            yield
+            return
+        self.tokens.set(segments, [segment.length for segment in segments])
+        self.drawn.set(kept, [1] * len(kept))
+        try:
+            yield
+        finally:
+            self.tokens.clear()
+            self.drawn.clear()
+
+
+def by_adapter(segments: Sequence[Segment]) -> list[int]:
+    """The order of `segments` in which those of one adapter stand together; otherwise their own order."""
+    return sorted(range(len(segments)), key=lambda index: segments[index].sequence.params.adapter)
+
+
+class LoraPair(NamedTuple):
+    """What one adapter adds to one layer: rows [n, in] times `a` [in, r] times `b` [r, out], times `scaling`."""
+
+    a: torch.Tensor
+    b: torch.Tensor
+    scaling: float
+
+
+class LoraLinear(nn.Module):
+    """A linear layer of any kind, quantized or not, with what adapters add to it."""
+
+    def __init__(self, base: nn.Module, rows: LoraRows) -> None:
+        super().__init__()
+        self.base = base
+        self._rows = rows
+        self._pairs: dict[str, LoraPair] = {}
+
+    def add(self, adapter: str, pair: LoraPair) -> None:
+        """Give rows of `adapter` what `pair` says."""
+        self._pairs[adapter] = pair
+
+    @property
+    def adapter_bytes(self) -> int:
+        """What the adapters hold here."""
+        return sum(pair.a.nbytes + pair.b.nbytes for pair in self._pairs.values())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return [..., out] for `x` [..., in], whose rows are those of `LoraRows`."""
+        out: torch.Tensor = self.base(x)
+        if self._rows.runs:
+            self._add_pairs(x.reshape(-1, x.shape[-1]), out.view(-1, out.shape[-1]))
+        return out
+
+    def _add_pairs(self, x: torch.Tensor, out: torch.Tensor) -> None:
+        if x.shape[0] != self._rows.total:
+            raise RuntimeError(f"a LoRA layer got {x.shape[0]} rows in a step of {self._rows.total}")
+        for adapter, start, length in self._rows.runs:
+            pair = self._pairs.get(adapter)
+            if pair is not None:
+                down = x.narrow(0, start, length) @ pair.a
+                out.narrow(0, start, length).addmm_(down, pair.b, alpha=pair.scaling)
