@@ -9,8 +9,16 @@ from grpc import StatusCode
 
 from model_worker.batching.load import LoadSnapshot
 from model_worker.batching.refusals import CapacityExceeded, QueueFull, Refusal, RequestFailed, TooManyRows
-from model_worker.batching.row_events import FailedEvent, FinishedEvent, RowEvent, Timing, TokensEvent, Usage
-from model_worker.engine import GenerationDefaults
+from model_worker.batching.row_events import (
+    FailedEvent,
+    FinishedEvent,
+    PromptLogprobsEvent,
+    RowEvent,
+    Timing,
+    TokensEvent,
+    Usage,
+)
+from model_worker.engine import GenerationDefaults, TokenLogprob
 from rpc.errors import ServiceError, invalid_field, queue_full, unavailable
 from rpc.status import to_duration, to_output_error
 from rpc.token_tensors import pack_ids
@@ -82,8 +90,12 @@ def defaults_message(defaults: GenerationDefaults) -> worker_pb2.GenerationDefau
 
 def _event_message(event: RowEvent) -> worker_pb2.RowEvent:
     match event:
-        case TokensEvent(row, ids):
-            return worker_pb2.RowEvent(row=row, tokens=worker_pb2.RowEvent.Tokens(ids=pack_ids(ids)))
+        case TokensEvent(row, ids, logprobs):
+            tokens = worker_pb2.RowEvent.Tokens(ids=pack_ids(ids), logprobs=map(_logprob, logprobs))
+            return worker_pb2.RowEvent(row=row, tokens=tokens)
+        case PromptLogprobsEvent(row, logprobs):
+            of_prompt = worker_pb2.RowEvent.PromptLogprobs(logprobs=map(_logprob, logprobs))
+            return worker_pb2.RowEvent(row=row, prompt_logprobs=of_prompt)
         case FinishedEvent(row):
             finished = worker_pb2.RowEvent.Finished(
                 reason=generation_pb2.FinishReason.Value(f"FINISH_REASON_{event.reason.name}"),
@@ -94,6 +106,15 @@ def _event_message(event: RowEvent) -> worker_pb2.RowEvent:
             return worker_pb2.RowEvent(row=row, finished=finished)
         case FailedEvent(row):
             return worker_pb2.RowEvent(row=row, failed=to_output_error(row_error(event)))
+
+
+def _logprob(told: TokenLogprob) -> generation_pb2.TokenLogprob:
+    return generation_pb2.TokenLogprob(
+        token_id=told.token_id,
+        logprob=told.logprob,
+        rank=told.rank,
+        alternatives=map(_logprob, told.alternatives),
+    )
 
 
 def _usage(usage: Usage) -> generation_pb2.Usage:

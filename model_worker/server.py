@@ -28,7 +28,6 @@ from model_worker.sequence import RowParams
 from model_worker.servicer import Generating, WorkerServicer
 from model_worker.settings import WorkerSettings
 from rpc.fingerprint import FingerprintError, vocabulary_fingerprint
-from rpc.generation_params import unapplied_defaults
 from rpc.lifecycle import StartError
 from tokenmill.v1 import worker_pb2, worker_pb2_grpc
 
@@ -79,8 +78,6 @@ class WorkerService:
         self._generation.start(asyncio.get_running_loop())
         await self._warm_up(self._generation)
         defaults = defaults_message(engine.spec.defaults)
-        for field in unapplied_defaults(defaults):
-            LOGGER.warning("the model's generation_config.json sets %s, which this release does not apply", field)
         model = ServedModel(self._settings.model_name, fingerprint, engine.spec, defaults, self._settings.seed)
         self._servicer.generating = Generating(self._generation, model, self._description(model, limits))
         self._show(LoadProgress("ready", 1.0))  # last: whoever hears it finds the description complete
@@ -140,6 +137,7 @@ class WorkerService:
         description.CopyFrom(self._servicer.identity)
         description.MergeFrom(
             worker_pb2.GetWorkerResponse(
+                adapters=spec.adapters,
                 quantization=spec.quantization,
                 device=spec.device,
                 dtype=spec.dtype,

@@ -7,6 +7,7 @@ whose callers need not be gateways. `effective_sampling` of an effective value i
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Final
 
 from google.protobuf.duration_pb2 import Duration
@@ -19,32 +20,86 @@ from tokenmill.v1.worker_pb2 import GenerationDefaults
 MAX_STOP_TOKEN_IDS = 64
 MAX_CACHE_SALT_BYTES = 128
 MAX_DURATION_SECONDS = 315_576_000_000  # of google.protobuf.Duration: 10,000 years
-# Fields of SamplingParams this release does not act on.
-LATER_SAMPLING: Final = ("min_p", "typical_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
+MAX_LOGIT_BIASES = 1024
+MAX_TOP_LOGPROBS = 20
+# Of one call. With up to 24 bytes each and 200 bytes of text, far more than tokens have, they fit into a message of
+# 32 MiB (rpc/transport.py); 4,096 prompt tokens and 2,000 generated ones may have 20 alternatives each.
+MAX_LOGPROBS = 2**17
+_FILTERS: Final = ("top_p", "top_k", "min_p", "typical_p")
+# The least, the most, and whether the least itself is outside.
+_RANGES: Final = {
+    "temperature": (0.0, 100.0, False),
+    "top_p": (0.0, 1.0, True),
+    "min_p": (0.0, 1.0, False),
+    "typical_p": (0.0, 1.0, True),
+    "repetition_penalty": (0.0, 10.0, True),
+    "presence_penalty": (-2.0, 2.0, False),
+    "frequency_penalty": (-2.0, 2.0, False),
+}
+_OFF: Final = SamplingParams(
+    temperature=0.0,
+    top_p=1.0,
+    top_k=0,
+    min_p=0.0,
+    typical_p=1.0,
+    repetition_penalty=1.0,
+    presence_penalty=0.0,
+    frequency_penalty=0.0,
+)
 
 
 def check_sampling(sampling: SamplingParams, field: str) -> None:
     """Refuse values outside the contract's ranges. Errors: ServiceError naming the sub-field of `field`."""
-    if sampling.HasField("temperature"):
-        _check_range(sampling.temperature, 0.0, 100.0, f"{field}.temperature")
-    if sampling.HasField("top_p"):
-        _check_range(sampling.top_p, 0.0, 1.0, f"{field}.top_p", above=True)
+    for given, value in sampling.ListFields():
+        if given.name in _RANGES:
+            least, most, above = _RANGES[given.name]
+            _check_range(value, least, most, f"{field}.{given.name}", above=above)
     if sampling.HasField("top_k") and sampling.top_k < 0:
         raise invalid_field(f"{field}.top_k", f"must be at least 0 (0 is off), got {sampling.top_k}")
-    for name in LATER_SAMPLING:
-        if sampling.HasField(name):
-            raise not_implemented(f"{field}.{name}", f"{name}")
-    if sampling.logit_bias:
-        raise not_implemented(f"{field}.logit_bias", "logit_bias")
+    if len(sampling.logit_bias) > MAX_LOGIT_BIASES:
+        message = f"at most {MAX_LOGIT_BIASES} entries, got {len(sampling.logit_bias)}"
+        raise invalid_field(f"{field}.logit_bias", message)
+    for token_id, bias in sampling.logit_bias.items():
+        if not -100 <= bias <= 100:
+            message = f"must be at least -100 and at most 100, got {bias:g} for token {token_id}"
+            raise invalid_field(f"{field}.logit_bias", message)
+
+
+def check_token_ids(ids: Iterable[int], vocabulary_size: int, field: str) -> None:
+    """Refuse ids that the model does not know. Errors: ServiceError naming `field`."""
+    largest = max(ids, default=0)
+    if largest >= vocabulary_size:
+        raise invalid_field(field, f"{largest} is outside the vocabulary (0 to {vocabulary_size - 1})")
 
 
 def check_output_options(output: OutputOptions, field: str) -> None:
-    """Refuse what this release does not return. Errors: ServiceError naming the sub-field of `field`."""
-    if not 0 <= output.top_logprobs <= 20:
-        raise invalid_field(f"{field}.top_logprobs", f"must be 0 to 20, got {output.top_logprobs}")
-    for name in ("logprobs", "top_logprobs", "prompt_logprobs"):
-        if getattr(output, name):
-            raise not_implemented(f"{field}.{name}", name)
+    """Refuse what cannot be returned. Errors: ServiceError naming the sub-field of `field`."""
+    if not 0 <= output.top_logprobs <= MAX_TOP_LOGPROBS:
+        raise invalid_field(f"{field}.top_logprobs", f"must be 0 to {MAX_TOP_LOGPROBS}, got {output.top_logprobs}")
+    if output.top_logprobs and not (output.logprobs or output.prompt_logprobs):
+        raise invalid_field(f"{field}.top_logprobs", "goes with logprobs or prompt_logprobs: neither is asked for")
+
+
+def alternatives(output: OutputOptions) -> tuple[int | None, int | None]:
+    """How many alternatives a generated token, and a token of a prompt, comes with; None: no log-probability."""
+    top = output.top_logprobs
+    return (top if output.logprobs else None), (top if output.prompt_logprobs else None)
+
+
+def logprob_count(tokens: int, top: int | None) -> int:
+    """How many log-probabilities `tokens` tokens have, with `top` alternatives each; None: they are not asked for."""
+    return 0 if top is None else tokens * (1 + top)
+
+
+def check_logprob_count(of_prompts: int, of_outputs: int, field: str) -> None:
+    """Refuse more log-probabilities than a call may have. Errors: ServiceError naming the sub-field of `field`."""
+    if of_prompts + of_outputs > MAX_LOGPROBS:
+        name = "prompt_logprobs" if of_prompts > MAX_LOGPROBS else "logprobs"
+        message = (
+            f"up to {of_prompts + of_outputs} log-probabilities, each alternative counted, are too many for one call: "
+            f"at most {MAX_LOGPROBS}; lower max_new_tokens or top_logprobs, or send fewer prompts at once"
+        )
+        raise invalid_field(f"{field}.{name}", message, reason="TOO_MANY_LOGPROBS")
 
 
 def check_token_limits(max_new_tokens: int | None, min_new_tokens: int, field: str) -> None:
@@ -75,30 +130,21 @@ def check_scheduling(cache_salt: str, priority: int, prefix: str) -> None:
 
 
 def effective_sampling(sampling: SamplingParams, defaults: GenerationDefaults) -> SamplingParams:
-    """What holds after all defaults (contract: Sampling): temperature, top_p and top_k are set, and the seed if given.
+    """What holds after all defaults (contract: SamplingParams): every number is set, and the seed if given.
 
-    A greedy result has temperature 0, top_p 1 and top_k 0.
+    Filters are inherited from the model's own file by an output that samples, its repetition_penalty by every output
+    (as `transformers.generate()` does); a greedy output has temperature 0 and its filters off.
     """
-    effective = SamplingParams(temperature=_temperature(sampling, defaults), top_p=1.0, top_k=0)
-    if effective.temperature > 0:
-        for source in (defaults.sampling, sampling):
-            if source.HasField("top_p"):
-                effective.top_p = source.top_p
-            if source.HasField("top_k"):
-                effective.top_k = source.top_k
-    if sampling.HasField("seed"):
-        effective.seed = sampling.seed
+    effective = SamplingParams()
+    effective.CopyFrom(_OFF)
+    if defaults.sampling.HasField("repetition_penalty"):
+        effective.repetition_penalty = defaults.sampling.repetition_penalty
+    effective.MergeFrom(sampling)
+    effective.temperature = _temperature(sampling, defaults)
+    for name in _FILTERS:
+        sources = (sampling, defaults.sampling, _OFF) if effective.temperature > 0 else (_OFF,)
+        setattr(effective, name, next(getattr(source, name) for source in sources if source.HasField(name)))
     return effective
-
-
-def unapplied_defaults(defaults: GenerationDefaults) -> list[str]:
-    """Sampling fields that the model's own file sets and this release does not apply, as "name=value"."""
-    off = {"min_p": 0.0, "typical_p": 1.0, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
-    return [
-        f"{name}={getattr(defaults.sampling, name):g}"
-        for name in LATER_SAMPLING
-        if defaults.sampling.HasField(name) and getattr(defaults.sampling, name) != off[name]
-    ]
 
 
 def _temperature(sampling: SamplingParams, defaults: GenerationDefaults) -> float:

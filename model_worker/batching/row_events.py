@@ -6,6 +6,7 @@ from array import array
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from model_worker.engine import TokenLogprob
 from model_worker.sequence import FinishReason
 
 
@@ -35,6 +36,15 @@ class TokensEvent:
 
     row: int
     ids: array[int]  # array("i"), at least one; the id that ended the row is the last one
+    logprobs: tuple[TokenLogprob, ...] = ()  # one per id, if the row asks for them
+
+
+@dataclass(frozen=True, slots=True)
+class PromptLogprobsEvent:
+    """Log-probabilities of the row's prompt: everything that was not read yet. All come before the first token."""
+
+    row: int
+    logprobs: tuple[TokenLogprob, ...]  # at least one; the first event begins with the prompt's second token
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,4 +68,4 @@ class FailedEvent:
 
 
 TerminalEvent: TypeAlias = FinishedEvent | FailedEvent
-RowEvent: TypeAlias = TokensEvent | FinishedEvent | FailedEvent
+RowEvent: TypeAlias = PromptLogprobsEvent | TokensEvent | FinishedEvent | FailedEvent

@@ -8,10 +8,16 @@
 Why no lock: each field has one writer. The generation thread appends to a row's tokens and then, once, sets how it
 ended; the reader keeps its own position and only looks. Appending to an array, slicing it and replacing a reference
 are each one indivisible operation of the interpreter, and the reader looks at the ending *before* it slices: if it
-sees an ending, it also sees every token before it. Nothing is ever taken away, so nothing can be lost or seen twice.
+sees an ending, it also sees every token before it. Tokens are never taken away, so none can be lost or seen twice.
 
-What bounds it: a row holds at most the tokens its own limit allows, 4 bytes each, read or not. Tokens that nobody has
-read yet come as one event, so a slow reader gets fewer and larger events.
+Log-probabilities are large, so the reader takes them away: one end of a deque is the writer's, the other the reader's,
+and appending and popping are indivisible too. A token's is appended *before* the token, a prompt's before the row's
+first token; the reader looks at the tokens first and takes only what belongs to those it has seen, or is of the prompt.
+So what it takes is there, and it never meets a token whose log-probability, or whose prompt's, is still to come.
+
+What bounds it: a row holds at most the tokens its own limit allows, 4 bytes each, read or not; and unread
+log-probabilities, of which a request has at most rpc.generation_params.MAX_LOGPROBS. Tokens that nobody has read yet
+come as one event, so a slow reader gets fewer and larger events.
 """
 
 from __future__ import annotations
@@ -19,10 +25,12 @@ from __future__ import annotations
 import asyncio
 import collections.abc
 from array import array
+from collections import deque
 from dataclasses import dataclass, field
 
 from model_worker.batching.refusals import RequestFailed
-from model_worker.batching.row_events import RowEvent, TerminalEvent, TokensEvent
+from model_worker.batching.row_events import PromptLogprobsEvent, RowEvent, TerminalEvent, TokensEvent
+from model_worker.engine import TokenLogprob
 
 
 @dataclass(slots=True)
@@ -30,7 +38,11 @@ class _StreamRow:
     token_limit: int
     # Written by the generation thread:
     tokens: array[int] = field(default_factory=lambda: array("i"))
+    scored: int = 0  # log-probabilities of the prompt that were pushed
     ending: TerminalEvent | None = None
+    # Appended to by the generation thread, popped from by the reader:
+    logprobs: deque[TokenLogprob] = field(default_factory=deque)  # of unread tokens; empty unless asked for
+    prompt_logprobs: deque[TokenLogprob] = field(default_factory=deque)
     # Written by the reader:
     read: int = 0
     done: bool = False
@@ -38,7 +50,10 @@ class _StreamRow:
 
 
 class TokenStream:
-    """Row events of one request. `push`, `end` and `fail` belong to the generation thread, all else to the reader."""
+    """Row events of one request.
+
+    `push`, `push_prompt`, `end` and `fail` belong to the generation thread, all else to the reader.
+    """
 
     def __init__(self, token_limits: collections.abc.Iterable[int]) -> None:
         self._rows = [_StreamRow(limit) for limit in token_limits]
@@ -47,13 +62,31 @@ class TokenStream:
         self._waiter: asyncio.Future[None] | None = None  # reader
         self._cancelled = False  # reader
 
-    def push(self, row: int, token_id: int) -> None:
-        """Add a token to an open row. The reader learns of it at the next `wake`."""
+    def push(self, row: int, token_id: int, logprob: TokenLogprob | None = None) -> None:
+        """Add a token to an open row. The reader learns of it at the next `wake`.
+
+        All tokens of a row come with their log-probability, or none does.
+        """
         target = self._rows[row]
         assert target.ending is None, "a token after the row's end"
         assert self._failure is None, "a token after the request failed"
         assert len(target.tokens) < target.token_limit, "more tokens than the request allows"
+        if logprob is not None:
+            target.logprobs.append(logprob)  # before its token: see the top of the file
         target.tokens.append(token_id)
+
+    def push_prompt(self, row: int, first: int, logprobs: collections.abc.Sequence[TokenLogprob]) -> None:
+        """Add log-probabilities of an open row's prompt, the first of them number `first` (from 0) of the prompt's.
+
+        Those that were pushed before are left out: a row that was preempted is computed a second time.
+        """
+        target = self._rows[row]
+        assert target.ending is None, "a prompt's log-probability after the row's end"
+        assert first <= target.scored, "a log-probability of the prompt is missing"
+        new = logprobs[target.scored - first :]
+        assert not (new and target.tokens), "a prompt's log-probability after a token"
+        target.prompt_logprobs.extend(new)
+        target.scored += len(new)
 
     def end(self, event: TerminalEvent) -> None:
         """End one row, once."""
@@ -121,12 +154,19 @@ class TokenStream:
         for index in self._open_rows:
             row = self._rows[index]
             ending = row.ending  # before the tokens: see the top of the file
-            if ids := row.tokens[row.read :]:
+            ids = row.tokens[row.read :]
+            if row.prompt_logprobs:
+                events.append(PromptLogprobsEvent(index, _take(row.prompt_logprobs, len(row.prompt_logprobs))))
+            if ids:
                 row.read += len(ids)
-                events.append(TokensEvent(index, ids))
+                events.append(TokensEvent(index, ids, _take(row.logprobs, len(ids)) if row.logprobs else ()))
             if ending is not None:
                 row.done = ended = True
                 events.append(ending)
         if ended:
             self._open_rows = [index for index in self._open_rows if not self._rows[index].done]
         return events
+
+
+def _take(logprobs: deque[TokenLogprob], count: int) -> tuple[TokenLogprob, ...]:
+    return tuple([logprobs.popleft() for _ in range(count)])

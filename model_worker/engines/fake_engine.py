@@ -1,24 +1,34 @@
 """An engine without a model: its tokens are arithmetic, so every expected output can be worked out by hand.
 
-    next token = (sum of all ids + the id halfway + number of ids + seed) mod vocabulary_size
+    likeliest token = (sum of all ids + the id halfway + number of ids + number of the adapter) mod vocabulary_size
+    next token      = (likeliest token + seed) mod vocabulary_size
 
-The id halfway is `ids[len(ids) // 2]`; the seed counts only for a row that samples (temperature > 0), so a greedy row
-does not depend on it. By hand, vocabulary_size 10, ids 1 2 3, greedy: (6 + ids[1]=2 + 3) mod 10 = 1; then, ids 1 2 3 1:
-(7 + ids[2]=3 + 4) mod 10 = 4; then, ids 1 2 3 1 4: (11 + ids[2]=3 + 5) mod 10 = 9. Before `min_new_tokens` a banned id
-becomes the next one up that is not banned (and 0 follows the largest).
+The id halfway is `ids[len(ids) // 2]`; adapters are numbered from 1, and 0 is the model itself; the seed counts only
+for a row that samples (temperature > 0), so a greedy row does not depend on it. By hand, vocabulary_size 10, ids 1 2 3,
+greedy: (6 + ids[1]=2 + 3) mod 10 = 1; then, ids 1 2 3 1: (7 + ids[2]=3 + 4) mod 10 = 4; then, ids 1 2 3 1 4:
+(11 + ids[2]=3 + 5) mod 10 = 9. Before `min_new_tokens` a banned id becomes the next one up that is not banned (and 0
+follows the largest).
 
-Ids and running sums stand in an arena, token by token, as K/V would, and both terms are read from there: a wrong
-extent, position, copy or count gives wrong tokens, or an assertion, which breaks the engine as a real failure would.
+The likeliest token has probability 1/2, the next one up 1/4, and so on round the vocabulary: a token's rank is
+1 + (token - likeliest) mod vocabulary_size, and its log-probability -rank ln 2. By hand, after ids 1 2 3: token 1 has
+-0.69 and rank 1, token 4 -2.77 and rank 4, token 0 -6.93 and rank 10. Of the prompt 1 2 3, token 2 follows 1, after
+which (1 + ids[0]=1 + 1) mod 10 = 3 is the likeliest, so it has rank 10; token 3 follows 1 2: (3 + ids[1]=2 + 2) mod 10
+= 7, rank 7. Of the sampling settings only temperature and seed mean anything here.
+
+Ids and running sums, which begin with the adapter's number, stand in an arena, token by token, as K/V would, and both
+terms are read from there: a wrong extent, position, copy, count or adapter gives wrong tokens, or an assertion, which
+breaks the engine as a real failure would.
 """
 
 from __future__ import annotations
 
 import collections.abc
+import math
 from array import array
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from model_worker.engine import Draw, EngineSpec, Outcome, RowFailure, Segment
+from model_worker.engine import Draw, EngineSpec, Outcome, RowFailure, Scored, Segment, TokenLogprob
 from model_worker.engines.fake_faults import Fault
 from model_worker.sequence import Extent, Sequence
 
@@ -35,17 +45,32 @@ class FakeModel:
     kv_capacity_tokens: int = 16384
     eos_token_ids: frozenset[int] = frozenset()
     eos_after: int | None = None  # after so many generated tokens a row draws the smallest eos id
+    adapters: tuple[str, ...] = ()
 
-    def next_token(self, sequence: Sequence, total: int, halfway: int) -> int:
-        """The token after `sequence`, whose ids sum up to `total`."""
+    def next_token(self, sequence: Sequence, likeliest: int) -> int:
+        """The token after `sequence`, where `likeliest` is the most probable one."""
         params, generated = sequence.params, sequence.generated_tokens
         if self.eos_after is not None and generated >= max(self.eos_after, params.min_new_tokens):
             return min(self.eos_token_ids)
         seed = params.sampling.seed if params.sampling.temperature > 0 else 0
-        token_id = (total + halfway + len(sequence.ids) + seed) % self.vocabulary_size
+        token_id = (likeliest + seed) % self.vocabulary_size
         while generated < params.min_new_tokens and token_id in sequence.banned_ids:
             token_id = (token_id + 1) % self.vocabulary_size
         return token_id
+
+    def adapter_number(self, adapter: str) -> int:
+        """What the adapter of this name adds; 0 for the model itself."""
+        return 1 + self.adapters.index(adapter) if adapter else 0
+
+    def logprob(self, token_id: int, likeliest: int, alternatives: int) -> TokenLogprob:
+        """How probable a token is where `likeliest` is the most probable one, with the best so many others."""
+        places = range(min(alternatives, self.vocabulary_size))
+        best = [self._logprob((likeliest + place) % self.vocabulary_size, likeliest) for place in places]
+        return replace(self._logprob(token_id, likeliest), alternatives=tuple(best))
+
+    def _logprob(self, token_id: int, likeliest: int) -> TokenLogprob:
+        rank = 1 + (token_id - likeliest) % self.vocabulary_size
+        return TokenLogprob(token_id, -rank * math.log(2), rank)
 
 
 class FakeEngine:
@@ -56,7 +81,7 @@ class FakeEngine:
         self._faults = faults
         self._steps = 0
         self._ids = array("i", [_POISON]) * model.kv_capacity_tokens
-        self._sums = array("q", [0]) * model.kv_capacity_tokens  # of the ids up to each token
+        self._sums = array("q", [0]) * model.kv_capacity_tokens  # of the ids up to each token, and the adapter's number
         self.closed = False
         self._spec = EngineSpec(
             vocabulary_size=model.vocabulary_size,
@@ -67,6 +92,7 @@ class FakeEngine:
             device="cpu",
             dtype="int64",
             quantization="none",
+            adapters=model.adapters,
         )
 
     @property
@@ -98,7 +124,31 @@ class FakeEngine:
         """Nothing to free; `closed` says that it was asked to."""
         self.closed = True
 
-    def _compute(self, segment: Segment) -> Draw | None:
+    def _compute(self, segment: Segment) -> Draw | Scored | None:
+        self._store(segment)
+        sequence = segment.sequence
+        params, end = sequence.params, segment.start + segment.length
+        of_prompt: tuple[TokenLogprob, ...] = ()
+        if params.prompt_logprobs is not None:
+            scored = range(segment.start + 1, min(end + 1, sequence.prompt_tokens))
+            of_prompt = tuple(self._logprob(sequence, at, sequence.ids[at], params.prompt_logprobs) for at in scored)
+        if not segment.draws:
+            return None if params.prompt_logprobs is None else Scored(of_prompt)
+        token_id = self._model.next_token(sequence, self._likeliest(sequence, end))
+        drawn = None if params.logprobs is None else self._logprob(sequence, end, token_id, params.logprobs)
+        return Draw(token_id, drawn, of_prompt)
+
+    def _logprob(self, sequence: Sequence, at: int, token_id: int, alternatives: int) -> TokenLogprob:
+        return self._model.logprob(token_id, self._likeliest(sequence, at), alternatives)
+
+    def _likeliest(self, sequence: Sequence, at: int) -> int:
+        """The most probable token at position `at`, from what stands in the arena before it."""
+        assert sequence.extent is not None
+        start = sequence.extent.start
+        total, halfway = self._sums[start + at - 1], self._ids[start + at // 2]
+        return (total + halfway + at) % self._model.vocabulary_size
+
+    def _store(self, segment: Segment) -> None:
         sequence, extent = segment.sequence, segment.sequence.extent
         end = segment.start + segment.length
         assert extent is not None
@@ -108,15 +158,12 @@ class FakeEngine:
         assert segment.draws == (end == len(sequence.ids))
         self._check_stored(sequence, extent)
         at = extent.start + segment.start
-        total = self._sums[at - 1] if segment.start else 0
+        total = self._sums[at - 1] if segment.start else self._model.adapter_number(sequence.params.adapter)
         for offset, token_id in enumerate(sequence.ids[segment.start : end], start=at):
             assert 0 <= token_id < self._model.vocabulary_size
             total += token_id
             self._ids[offset] = token_id
             self._sums[offset] = total
-        if not segment.draws:
-            return None
-        return Draw(self._model.next_token(sequence, total, self._ids[extent.start + end // 2]))
 
     def _check_stored(self, sequence: Sequence, extent: Extent) -> None:
         """What stands before the segment is what the sequence says it computed."""
@@ -127,7 +174,10 @@ class FakeEngine:
 
 
 def next_token(ids: array[int], vocabulary_size: int, seed: int = 0) -> int:
-    """The rule above from the ids alone, for working out what is expected. `seed` is 0 for a greedy row."""
+    """The rule above from the ids alone, for working out what is expected.
+
+    `seed` is 0 for a greedy row; the number of an adapter is added to it.
+    """
     return (sum(ids) + ids[len(ids) // 2] + len(ids) + seed) % vocabulary_size
 
 

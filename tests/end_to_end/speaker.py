@@ -20,7 +20,7 @@ class Speaker(FakeModel):
 
     scripts: tuple[tuple[int, ...], ...] = ()
 
-    def next_token(self, sequence: Row, total: int, halfway: int) -> int:
+    def next_token(self, sequence: Row, likeliest: int) -> int:
         script = self.scripts[sequence.ids[0]]
         return script[sequence.generated_tokens % len(script)]
 

@@ -16,8 +16,15 @@ from model_worker.batching.refusals import (
     RequestFailed,
     TooManyRows,
 )
-from model_worker.batching.row_events import FailedEvent, FinishedEvent, Timing, TokensEvent, Usage
-from model_worker.engine import GenerationDefaults
+from model_worker.batching.row_events import (
+    FailedEvent,
+    FinishedEvent,
+    PromptLogprobsEvent,
+    Timing,
+    TokensEvent,
+    Usage,
+)
+from model_worker.engine import GenerationDefaults, TokenLogprob
 from model_worker.messages import defaults_message, events_message, load_report, named_errors, row_error
 from model_worker.sequence import FinishReason
 from rpc.errors import ServiceError
@@ -28,6 +35,22 @@ from tokenmill.v1 import generation_pb2
 def test_tokens_are_told_with_their_row() -> None:
     [event] = events_message([TokensEvent(3, array("i", [1, 70_000]))]).events
     assert (event.row, list(unpack_ids(event.tokens.ids))) == (3, [1, 70_000])
+
+
+def test_log_probabilities_are_told_with_their_alternatives_and_without_text() -> None:
+    likely, drawn = TokenLogprob(7, -0.25, 1), TokenLogprob(70_000, -2.5, 4)
+    told = TokenLogprob(70_000, -2.5, 4, (likely, drawn))
+    tokens, of_prompt = events_message(
+        [TokensEvent(3, array("i", [70_000]), (told,)), PromptLogprobsEvent(2, (likely,))]
+    ).events
+    [message] = tokens.tokens.logprobs
+    assert (message.token_id, message.logprob, message.rank, message.text) == (70_000, -2.5, 4, b"")
+    assert [(other.token_id, other.logprob, other.rank) for other in message.alternatives] == [
+        (7, -0.25, 1),
+        (70_000, -2.5, 4),
+    ]
+    assert (of_prompt.row, of_prompt.WhichOneof("event")) == (2, "prompt_logprobs")
+    assert [(one.token_id, one.rank) for one in of_prompt.prompt_logprobs.logprobs] == [(7, 1)]
 
 
 @pytest.mark.parametrize("reason", FinishReason)

@@ -24,6 +24,7 @@ SPEC = EngineSpec(
     device="cpu",
     dtype="float32",
     quantization="none",
+    adapters=("poet", "lawyer"),
 )
 DEFAULTS = worker_pb2.GenerationDefaults(
     do_sample=True, sampling=generation_pb2.SamplingParams(temperature=0.5, top_k=7)
@@ -31,6 +32,7 @@ DEFAULTS = worker_pb2.GenerationDefaults(
 MODEL = ServedModel("tiny", "f" * 64, SPEC, worker_pb2.GenerationDefaults(), default_seed=11)
 Row = worker_pb2.RowParams
 Sampling = generation_pb2.SamplingParams
+Output = generation_pb2.OutputOptions
 
 
 def start(*rows: tuple[list[int], worker_pb2.RowParams], **given: Any) -> worker_pb2.Start:
@@ -45,12 +47,22 @@ def start(*rows: tuple[list[int], worker_pb2.RowParams], **given: Any) -> worker
 def test_a_row_that_says_nothing_is_greedy_with_the_workers_seed() -> None:
     [(ids, params)] = rows_from(start(([1, 2, 3], Row())), MODEL)
     assert list(ids) == [1, 2, 3]
-    assert params == RowParams(sampling=SamplingParams(0.0, 0, 1.0, 11), max_new_tokens=1024)
+    assert params == RowParams(sampling=SamplingParams(seed=11), max_new_tokens=1024)
 
 
 def test_a_row_says_everything_for_itself() -> None:
     told = Row(
-        sampling=Sampling(temperature=0.25, top_p=0.5, top_k=3),
+        sampling=Sampling(
+            temperature=0.25,
+            top_p=0.5,
+            top_k=3,
+            min_p=0.125,
+            typical_p=0.75,
+            repetition_penalty=1.5,
+            presence_penalty=-0.5,
+            frequency_penalty=0.5,
+            logit_bias={49: 2.5, 0: -100.0},
+        ),
         stop_token_ids=[4, 4, 5],
         ignore_eos=True,
         max_new_tokens=9,
@@ -59,17 +71,32 @@ def test_a_row_says_everything_for_itself() -> None:
         seed=2**64 - 1,
         generated_prefix=2,
         cache_salt="x" * 128,
+        output=generation_pb2.OutputOptions(logprobs=True, prompt_logprobs=True, top_logprobs=2),
     )
     _, (ids, params) = rows_from(start(([1], Row()), ([1, 2, 3], told), model="tiny"), MODEL)
     assert list(ids) == [1, 2, 3]
     assert params == RowParams(
-        sampling=SamplingParams(0.25, 3, 0.5, 2**64 - 1),
+        sampling=SamplingParams(
+            temperature=0.25,
+            top_k=3,
+            top_p=0.5,
+            min_p=0.125,
+            typical_p=0.75,
+            repetition_penalty=1.5,
+            presence_penalty=-0.5,
+            frequency_penalty=0.5,
+            logit_bias=((0, -100.0), (49, 2.5)),
+            seed=2**64 - 1,
+        ),
         stop_token_ids=frozenset({4, 5}),
         ignore_eos=True,
         min_new_tokens=2,
         max_new_tokens=9,
         generated_prefix=2,
         time_limit_seconds=1.5,
+        logprobs=2,
+        prompt_logprobs=2,
+        cache_salt="x" * 128,
     )
 
 
@@ -78,9 +105,9 @@ def test_what_the_models_own_file_says_holds_where_the_row_is_silent() -> None:
     [(_, silent), (_, greedy), (_, other)] = rows_from(
         start(([1], Row()), ([1], Row(sampling=Sampling(temperature=0))), ([1], Row(sampling=Sampling(top_k=2)))), model
     )
-    assert silent.sampling == SamplingParams(0.5, 7, 1.0, 11)
-    assert greedy.sampling == SamplingParams(0.0, 0, 1.0, 11)
-    assert other.sampling == SamplingParams(0.5, 2, 1.0, 11)
+    assert silent.sampling == SamplingParams(temperature=0.5, top_k=7, seed=11)
+    assert greedy.sampling == SamplingParams(seed=11)
+    assert other.sampling == SamplingParams(temperature=0.5, top_k=2, seed=11)
 
 
 @pytest.mark.parametrize(
@@ -119,6 +146,25 @@ def test_the_least_is_below_what_the_context_leaves_though_the_row_says_that_it_
     assert rows_from(start(([1] * 90, prefixed)), model)[0][1].min_new_tokens == 20, "those of a prefix count"
 
 
+@pytest.mark.parametrize(("asked_for", "adapter"), [("", ""), ("tiny", ""), ("poet", "poet"), ("lawyer", "lawyer")])
+def test_an_adapter_is_asked_for_by_its_name(asked_for: str, adapter: str) -> None:
+    rows = rows_from(start(([1], Row()), ([2], Row()), model=asked_for), MODEL)
+    assert [params.adapter for _, params in rows] == [adapter, adapter]
+
+
+def test_log_probabilities_are_counted_by_the_tokens_that_can_come() -> None:
+    """128 rows of 1024 tokens have as many as a call may have; what an earlier attempt generated is not counted."""
+    asked = Row(output=Output(logprobs=True))
+    assert len(rows_from(start(*[([1], asked)] * 128), MODEL)) == 128
+    again = Row(output=Output(logprobs=True, top_logprobs=19), max_new_tokens=1025, generated_prefix=1000)
+    assert len(rows_from(start(*[([1] * 1001, again)] * 200), MODEL)) == 200
+    scored = Row(output=Output(prompt_logprobs=True, top_logprobs=20), max_new_tokens=1)
+    assert len(rows_from(start(*[([1] * 1000, scored)] * 6), MODEL)) == 6
+    with pytest.raises(ServiceError) as refused:
+        rows_from(start(*[([1] * 1000, scored)] * 7), MODEL)
+    assert refused.value.field == "start.rows.output.prompt_logprobs"
+
+
 INVALID = StatusCode.INVALID_ARGUMENT
 REFUSED: list[tuple[worker_pb2.Start, StatusCode, str, str]] = [
     (start(([1], Row()), model="other"), StatusCode.NOT_FOUND, "UNKNOWN_MODEL", "start.model"),
@@ -133,7 +179,15 @@ REFUSED: list[tuple[worker_pb2.Start, StatusCode, str, str]] = [
     (start(([1], Row()), rows=[Row(), Row()]), INVALID, "INVALID_FIELD", "start.rows"),
     (start(([1] * 2000, Row())), INVALID, "CONTEXT_LENGTH_EXCEEDED", "start.tokens"),
     (start(([1] * 600, Row())), INVALID, "CAPACITY_EXCEEDED", "start.rows[0].max_new_tokens"),
-    (start(([1], Row(sampling=Sampling(min_p=0.1)))), StatusCode.UNIMPLEMENTED, "NOT_IMPLEMENTED", "sampling.min_p"),
+    (start(([1], Row(sampling=Sampling(min_p=-0.1)))), INVALID, "INVALID_FIELD", "sampling.min_p"),
+    (start(([1], Row(sampling=Sampling(logit_bias={50: 1.0})))), INVALID, "INVALID_FIELD", "sampling.logit_bias"),
+    (start(([1], Row(output=Output(top_logprobs=1)))), INVALID, "INVALID_FIELD", "output.top_logprobs"),
+    (
+        start(*[([1], Row(output=Output(logprobs=True)))] * 129),
+        INVALID,
+        "TOO_MANY_LOGPROBS",
+        "start.rows.output.logprobs",
+    ),
     (start(([1], Row(priority=1))), StatusCode.UNIMPLEMENTED, "NOT_IMPLEMENTED", "priority"),
     (start(([1], Row(sampling=Sampling(seed=1)))), INVALID, "INVALID_FIELD", "sampling.seed"),
     (start(([1], Row(stop_token_ids=[50]))), INVALID, "INVALID_FIELD", "stop_token_ids"),

@@ -6,8 +6,16 @@ import threading
 import pytest
 
 from model_worker.batching.refusals import RequestFailed
-from model_worker.batching.row_events import FailedEvent, FinishedEvent, Timing, TokensEvent, Usage
+from model_worker.batching.row_events import (
+    FailedEvent,
+    FinishedEvent,
+    PromptLogprobsEvent,
+    Timing,
+    TokensEvent,
+    Usage,
+)
 from model_worker.batching.token_stream import TokenStream
+from model_worker.engine import TokenLogprob
 from model_worker.sequence import FinishReason
 from tests.model_worker.generation_support import hear, ids_of
 
@@ -26,6 +34,46 @@ async def test_unread_tokens_of_a_row_come_as_one_event() -> None:
     assert await anext(stream) == [TokensEvent(0, ids_of(1, 2, 3))]
     stream.push(0, 4)
     assert await anext(stream) == [TokensEvent(0, ids_of(4))]
+
+
+def logprob(token_id: int) -> TokenLogprob:
+    return TokenLogprob(token_id, -float(token_id), 1)
+
+
+async def test_unread_tokens_come_with_as_many_log_probabilities() -> None:
+    stream = TokenStream([10, 10])
+    for token_id in (1, 2, 3):
+        stream.push(0, token_id, logprob(token_id))
+        stream.push(1, token_id)
+    merged, without = await anext(stream)
+    assert merged == TokensEvent(0, ids_of(1, 2, 3), (logprob(1), logprob(2), logprob(3)))
+    assert without == TokensEvent(1, ids_of(1, 2, 3))
+    stream.push(0, 4, logprob(4))
+    assert await anext(stream) == [TokensEvent(0, ids_of(4), (logprob(4),))]
+
+
+async def test_what_is_known_of_a_prompt_comes_before_its_tokens_and_once() -> None:
+    stream = TokenStream([10])
+    stream.push_prompt(0, 0, [logprob(1), logprob(2)])
+    assert await anext(stream) == [PromptLogprobsEvent(0, (logprob(1), logprob(2)))]
+    stream.push_prompt(0, 0, [logprob(1)])  # preempted, and computed again in other chunks
+    stream.push_prompt(0, 1, [logprob(2), logprob(3)])
+    stream.push_prompt(0, 3, [logprob(4)])
+    stream.push(0, 5)
+    assert await anext(stream) == [PromptLogprobsEvent(0, (logprob(3), logprob(4))), TokensEvent(0, ids_of(5))]
+    stream.push_prompt(0, 2, [logprob(3), logprob(4)])  # preempted after a token
+    with pytest.raises(AssertionError, match="after a token"):
+        stream.push_prompt(0, 2, [logprob(3), logprob(4), logprob(5)])
+    stream.end(finished())
+    with pytest.raises(AssertionError, match="after the row's end"):
+        stream.push_prompt(0, 0, [logprob(1)])
+
+
+def test_no_log_probability_of_a_prompt_is_left_out() -> None:
+    stream = TokenStream([10])
+    stream.push_prompt(0, 0, [logprob(1)])
+    with pytest.raises(AssertionError, match="is missing"):
+        stream.push_prompt(0, 2, [logprob(3)])
 
 
 async def test_a_row_ends_after_its_tokens_and_the_stream_after_its_rows() -> None:
@@ -155,8 +203,10 @@ async def test_a_reader_beside_a_writing_thread_hears_every_token_once_and_in_or
     stream = TokenStream([count, count])
 
     def write() -> None:
+        for number in range(100):
+            stream.push_prompt(0, number, [logprob(number)])
         for token_id in range(count):
-            stream.push(0, token_id)
+            stream.push(0, token_id, logprob(token_id))
             stream.push(1, -token_id)
             if token_id % 100 == 0:
                 event_loop.call_soon_threadsafe(stream.wake)
@@ -169,4 +219,6 @@ async def test_a_reader_beside_a_writing_thread_hears_every_token_once_and_in_or
     heard = await hear(stream)
     writer.join()
     assert heard.tokens == {0: list(range(count)), 1: [-token_id for token_id in range(count)]}
+    assert [told.token_id for told in heard.logprobs[0]] == list(range(count))
+    assert [told.token_id for told in heard.prompt_logprobs[0]] == list(range(100))
     assert set(heard.ends) == {0, 1}
