@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
+from model_worker.loading.schemes import ComputeDtype, SchemeOption
 from rpc.settings import ServiceSettings, option
 
 
@@ -22,13 +23,24 @@ class WorkerSettings(ServiceSettings):
         "what computes: transformers, or fake (arithmetic instead of a model, for trying the rest)", "transformers"
     )
     device: Literal["auto", "cpu", "cuda"] = option("where the model runs; auto: cuda if there is one", "auto")
+    device_map: Literal["single", "auto"] = option("auto: the model's layers over all CUDA devices", "single")
     dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = option(
         "of the computation; auto: float32 on a CPU; on a GPU bfloat16, or as saved if not quantized", "auto"
     )
-    quantization: Literal["auto", "none", "int8", "bnb-nf4", "bnb-fp4", "bnb-int8"] = option(
-        "of the weights; auto: bnb-nf4 on cuda, int8 on a CPU", "auto"
+    quantization: SchemeOption = option(
+        "of the weights; auto: as the model's files are quantized, else bnb-nf4 on cuda, int8 on a CPU", "auto"
     )
     bnb_double_quantization: bool = option("bitsandbytes' 4 bits only: quantize the scales too", False)
+    bnb_compute_dtype: ComputeDtype = option("of the products of bitsandbytes' 4 bits; auto: as --dtype", "auto")
+    bnb_int8_threshold: float = option(
+        "bnb-int8: inputs beyond it are computed in 16 bits, and rows then depend on the others of a step; 0: none",
+        0.0,
+        at_least=0,
+        at_most=1e6,
+    )
+    quantization_skip_modules: tuple[str, ...] = option(
+        "modules that stay unquantized, by name or part of it (lm_head, layers.0, mlp.down_proj); repeatable", ()
+    )
     max_model_len: int | None = option("context in tokens; none: the model's own", None, at_least=2, at_most=2**24)
     max_num_seqs: int = option("rows computed at once", 32, at_least=1, at_most=4096)
     max_num_batched_tokens: int = option(

@@ -10,6 +10,7 @@ from pathlib import Path
 from model_worker.engine import Engine
 from model_worker.loading.load_errors import LoadError
 from model_worker.loading.load_progress import LoadProgress
+from model_worker.loading.schemes import QuantizationOptions
 from model_worker.settings import WorkerSettings
 from rpc.cpu import granted_cores
 
@@ -23,14 +24,20 @@ def _transformers(settings: WorkerSettings, progress: Callable[[LoadProgress], N
     # Read when torch is imported. Threads that spin while they wait cost nothing on an idle machine; beside any other
     # work on the same cores they made decoding sixteen times slower than threads that sleep.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    from model_worker.torch_engine import loader  # noqa: PLC0415 - see the top of the file
+    from model_worker.torch_engine import load_plan, loader  # noqa: PLC0415 - see the top of the file
 
-    wanted = loader.LoadSettings(
+    wanted = load_plan.LoadSettings(
         model=settings.model,
         device=settings.device,
+        device_map=settings.device_map,
         dtype=settings.dtype,
         quantization=settings.quantization,
-        double_quantization=settings.bnb_double_quantization,
+        quantization_options=QuantizationOptions(
+            double_quantization=settings.bnb_double_quantization,
+            compute_dtype=settings.bnb_compute_dtype,
+            int8_threshold=settings.bnb_int8_threshold,
+            skip_modules=settings.quantization_skip_modules,
+        ),
         max_model_len=settings.max_model_len,
         kv_cache_memory=settings.kv_cache_memory,
         threads=settings.threads or granted_cores(),

@@ -5,16 +5,18 @@ Only safetensors are loaded, and no code that comes with a model: both are refus
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from model_worker.engine import GenerationDefaults
+from model_worker.loading.json_file import read_json_object
 from model_worker.loading.load_errors import ModelFolderError
 from model_worker.loading.safetensors_check import check_safetensors
+from model_worker.loading.schemes import Scheme
 from model_worker.loading.stated_values import stated_context, stated_defaults, stated_ids, stated_object
+from model_worker.loading.stored_quantization import stored_scheme
 
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
@@ -33,6 +35,7 @@ class ModelFiles:
     eos_file: Path  # that names them
     defaults: GenerationDefaults
     dtype: str | None  # the checkpoint's, for example "bfloat16"
+    stored_scheme: Scheme | None = None  # in which the weights are quantized already
 
     def check_eos(self, vocabulary_size: int) -> None:
         """Errors: ModelFolderError when an id that ends a sequence is none of the model's."""
@@ -47,18 +50,15 @@ def read_model_files(path: Path) -> ModelFiles:
     if not path.is_dir():
         raise ModelFolderError(f"model folder {path} does not exist")
     config_file = path / "config.json"
-    config = _read_json(config_file)
+    config = read_json_object(config_file)
     if "auto_map" in config:
         raise ModelFolderError(f"{config_file} asks for code of its own (auto_map), which is never run")
-    quantization = stated_object(config, "quantization_config", config_file)
-    if quantization is not None:
-        method = quantization.get("quant_method", "an unnamed method")
-        raise ModelFolderError(f"{path} is quantized already ({method}); give the original weights")
+    text = stated_object(config, "text_config", config_file) or config
+    scheme = stored_scheme(config, config_file) or stored_scheme(text, config_file)
     for file in _weight_files(path):
         check_safetensors(file)
     generation_file = path / "generation_config.json"
-    generation = _read_json(generation_file) if generation_file.exists() else {}
-    text = stated_object(config, "text_config", config_file) or config
+    generation = read_json_object(generation_file) if generation_file.exists() else {}
     eos_file, eos_token_ids = _eos_token_ids((generation_file, generation), (config_file, config), (config_file, text))
     return ModelFiles(
         path=path,
@@ -67,6 +67,7 @@ def read_model_files(path: Path) -> ModelFiles:
         eos_file=eos_file,
         defaults=stated_defaults(generation, generation_file),
         dtype=_dtype(text) or _dtype(config),
+        stored_scheme=scheme,
     )
 
 
@@ -88,7 +89,7 @@ def _weight_files(path: Path) -> list[Path]:
 
 def _shards(index: Path) -> list[str]:
     """Return the files that an index names, each in the folder of the index: nothing outside it is ever read."""
-    shards = list((stated_object(_read_json(index), "weight_map", index) or {}).values())
+    shards = list((stated_object(read_json_object(index), "weight_map", index) or {}).values())
     strangers = [shard for shard in shards if not isinstance(shard, str) or Path(shard).name != shard]
     if strangers:
         raise ModelFolderError(f"{index} names a weight file outside its folder: {strangers[0]!r:.80}")
@@ -108,15 +109,3 @@ def _dtype(source: Mapping[str, Any]) -> str | None:
     """Return the dtype's name; None too for what is no name: only `auto` on a GPU asks for it."""
     named = source.get("dtype") or source.get("torch_dtype")
     return named if isinstance(named, str) else None
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ModelFolderError(f"{file} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise ModelFolderError(f"{file} is not valid JSON") from error
-    if not isinstance(content, dict):
-        raise ModelFolderError(f"{file} is not a JSON object")
-    return content

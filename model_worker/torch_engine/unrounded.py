@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.nn.functional import linear
 
+from model_worker.torch_engine.bitsandbytes_layers import dequantized_weight, is_bitsandbytes
 from model_worker.torch_engine.int8_linear import Int8Linear
 
 
@@ -24,7 +25,7 @@ def unrounded_activations(model: nn.Module) -> Iterator[None]:
         for module in model.modules():
             if isinstance(module, Int8Linear):
                 hooks.callback(module.register_forward_hook(_int8).remove)
-            elif isinstance(module, nn.Linear) and not module.weight.is_floating_point():
+            elif is_bitsandbytes(module):
                 hooks.callback(module.register_forward_hook(_bitsandbytes).remove)
         yield
 
@@ -34,8 +35,5 @@ def _int8(module: Int8Linear, inputs: tuple[torch.Tensor], _output: torch.Tensor
 
 
 def _bitsandbytes(module: nn.Linear, inputs: tuple[torch.Tensor], _output: torch.Tensor) -> torch.Tensor:
-    # Imported here, because it imports bitsandbytes, which only a model of its layers needs.
-    from transformers.integrations.bitsandbytes import dequantize_bnb_weight  # noqa: PLC0415 - see above
-
-    weight = dequantize_bnb_weight(module.weight, getattr(module, "state", None))
-    return linear(inputs[0], weight.to(inputs[0].dtype), module.bias)
+    bias = None if module.bias is None else module.bias.to(inputs[0].dtype)  # the layer keeps it in its own dtype
+    return linear(inputs[0], dequantized_weight(module).to(inputs[0].dtype), bias)

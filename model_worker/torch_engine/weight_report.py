@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import nn
+
+from model_worker.torch_engine.bitsandbytes_layers import is_bitsandbytes, scales
 
 _TOLERATED_SHARE = 0.2
 _log = logging.getLogger("tokenmill.worker.load")
@@ -39,19 +42,22 @@ class WeightReport:
 
 def weigh(model: nn.Module) -> WeightReport:
     """Count the bytes and the weights of `model`."""
-    tensors = {tensor.data_ptr(): tensor for tensor in [*model.parameters(), *model.buffers()] if tensor.numel()}
+    held = _distinct([*model.parameters(), *model.buffers()])
+    quantized_layers = [module for module in model.modules() if is_bitsandbytes(module)]
     bytes_by_dtype: Counter[str] = Counter()
-    for tensor in tensors.values():
+    for tensor in _distinct(
+        [*held.values(), *(scale for module in quantized_layers for scale in scales(module))]
+    ).values():
         bytes_by_dtype[str(tensor.dtype).removeprefix("torch.")] += tensor.nbytes
+    # Packed, a weight of bitsandbytes has neither the shape nor the dtype of the weights it stands for.
+    packed = {module.weight.data_ptr(): module.in_features * module.out_features for module in quantized_layers}
     embeddings = {module.weight.data_ptr() for module in model.modules() if isinstance(module, nn.Embedding)}
-    matrices = [
-        parameter for parameter in tensors.values() if parameter.dim() > 1 and parameter.data_ptr() not in embeddings
-    ]
+    matrices = [held[at] for at in held.keys() - packed.keys() - embeddings if held[at].dim() > 1]
     floating = sum(matrix.numel() for matrix in matrices if matrix.is_floating_point())
-    quantized = sum(_weights_in(matrix) for matrix in matrices if not matrix.is_floating_point())
+    quantized = sum(matrix.numel() for matrix in matrices if not matrix.is_floating_point()) + sum(packed.values())
     return WeightReport(dict(bytes_by_dtype), floating / max(1, floating + quantized))
 
 
-def _weights_in(matrix: torch.Tensor) -> int:
-    """Return how many weights a quantized matrix stands for: bitsandbytes packs two 4-bit ones into a byte."""
-    return matrix.numel() * (2 if matrix.dtype == torch.uint8 else 1)
+def _distinct(tensors: Iterable[torch.Tensor]) -> dict[int, torch.Tensor]:
+    """Return `tensors` by address: a shared one once, an empty one not at all."""
+    return {tensor.data_ptr(): tensor for tensor in tensors if tensor.numel()}

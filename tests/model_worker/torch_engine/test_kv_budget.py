@@ -18,20 +18,30 @@ GIB = 2**30
 )
 def test_the_budget_is_the_flag_or_a_bounded_share(monkeypatch, requested, available, tokens):
     monkeypatch.setattr(kv_budget, "available_bytes", lambda: available)
-    assert kv_capacity(requested, 1000, CPU, at_least=1) == tokens
+    assert kv_capacity(requested, {CPU: 1000}, at_least=1) == tokens
 
 
 def test_on_a_gpu_what_torch_keeps_unused_is_given_back_before_what_is_free_is_asked(monkeypatch):
     asked = []
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: asked.append("empty_cache"))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: asked.append("mem_get_info") or (10_000, 20_000))
-    assert kv_capacity(None, 1000, torch.device("cuda"), at_least=1) == 8
+    assert kv_capacity(None, {torch.device("cuda"): 1000}, at_least=1) == 8
     assert asked == ["empty_cache", "mem_get_info"]
 
 
 def test_too_little_memory_is_refused_with_the_numbers():
     with pytest.raises(UnavailableOptionError, match="5000 bytes of K/V memory hold 5 tokens of 1000 bytes; 64 are"):
-        kv_capacity(5000, 1000, CPU, at_least=64)
+        kv_capacity(5000, {CPU: 1000}, at_least=64)
+
+
+def test_of_several_devices_the_one_with_the_least_room_for_its_layers_decides(monkeypatch):
+    free = {torch.device("cuda", 0): 10_000, torch.device("cuda", 1): 5_000}
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free[device], 20_000))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    first, second = free
+    assert kv_capacity(None, {first: 100, second: 100}, at_least=1) == 40
+    assert kv_capacity(None, {first: 400, second: 100}, at_least=1) == 20
+    assert kv_capacity(10_000, {first: 400, second: 100}, at_least=1) == 20  # what a flag gives is for all together
 
 
 @pytest.fixture

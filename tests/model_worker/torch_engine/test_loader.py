@@ -14,7 +14,8 @@ from model_worker.loading.load_errors import LoadError, ModelFolderError, Unavai
 from model_worker.loading.load_progress import LoadProgress
 from model_worker.loading.model_files import read_model_files
 from model_worker.sequence import Extent
-from model_worker.torch_engine.loader import LoadSettings, _Plan, load_engine
+from model_worker.torch_engine.load_plan import LoadPlan, LoadSettings
+from model_worker.torch_engine.loader import load_engine
 from model_worker.torch_engine.rope_check import check_rope
 from tests.model_worker.tiny_models import FAMILIES, Row, drive, prompt_of, reference, sequence_of, tiny_model
 
@@ -81,15 +82,15 @@ def test_auto_on_a_cpu_is_int8_and_float32(folder):
     assert (spec.quantization, spec.dtype) == ("int8", "float32")
 
 
-@pytest.mark.parametrize("quantization", ["none", "int8"])
-def test_progress_never_falls_and_leaves_ready_to_who_serves(folder, quantization):
+@pytest.mark.parametrize(("quantization", "stage"), [("none", "loading weights"), ("int8", "quantizing")])
+def test_progress_never_falls_and_leaves_ready_to_who_serves(folder, quantization, stage):
     heard: list[LoadProgress] = []
     load_engine(settings(folder, quantization=quantization), heard.append)
     fractions = [progress.fraction for progress in heard]
     assert fractions == sorted(fractions)
     assert heard[0] == LoadProgress("checking files", 0)
     assert heard[-1] == LoadProgress("testing", 0.95)
-    assert len([progress for progress in heard if progress.stage == "loading weights"]) > 5
+    assert len([progress for progress in heard if progress.stage == stage]) > 5
     assert set_tqdm_hook(None) is None, "the hook is taken off again"
 
 
@@ -170,7 +171,7 @@ def test_on_a_gpu_the_device_has_its_number(folder, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 2)
     wanted = LoadSettings(model=folder, dtype="bfloat16", quantization="none")
-    assert str(_Plan.of(wanted, read_model_files(folder)).device) == "cuda:2"
+    assert str(LoadPlan.of(wanted, read_model_files(folder)).device) == "cuda:2"
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import transformers
 
 from model_worker.loading.load_errors import UnsupportedModelError
 from model_worker.torch_engine.attention_probe import probe_layers
-from model_worker.torch_engine.quantization import quantize_to_int8
+from model_worker.torch_engine.int8_quantizer import quantize_to_int8
 from model_worker.torch_engine.self_test import self_test
 from model_worker.torch_engine.unrounded import unrounded_activations
 from tests.model_worker.tiny_models import FAMILIES, VOCABULARY, engine_for, tiny_model
@@ -53,7 +53,7 @@ def test_sound_families_pass(family, dtype):
 
 def test_an_int8_model_is_tested_as_sharply_as_any_other():
     model = tiny_model("llama", torch.float32)
-    quantize_to_int8(model, torch.device("cpu"), lambda _: None)
+    quantize_to_int8(model, torch.device("cpu"))
     with engine_for(model) as engine, unrounded_activations(model):
         assert self_test(engine, model).deviation < 1e-4
 

@@ -13,7 +13,7 @@ from model_worker.sequence import Extent, SamplingParams
 from model_worker.torch_engine import attention
 from model_worker.torch_engine.attention_probe import probe_layers
 from model_worker.torch_engine.kv_storage import KvStorage, LayerShape
-from model_worker.torch_engine.quantization import quantize_to_int8
+from model_worker.torch_engine.int8_quantizer import quantize_to_int8
 from model_worker.torch_engine.transformers_engine import TransformersEngine
 from tests.model_worker.tiny_models import (
     EOS,
@@ -230,7 +230,7 @@ def test_an_int8_row_has_the_same_bits_alone_in_any_batch_and_any_chunking(softc
     config = FAMILIES["gemma2"]()
     config.update({"hidden_size": 128, "intermediate_size": 128, "head_dim": 64, "attn_logit_softcapping": softcap})
     model = AutoModelForCausalLM.from_config(config).eval()
-    quantize_to_int8(model, torch.device("cpu"), lambda _: None)
+    quantize_to_int8(model, torch.device("cpu"))
     prompt = prompt_of(120, 1)
 
     def bits(engine: TransformersEngine, chunk: int, neighbours: int) -> torch.Tensor:
