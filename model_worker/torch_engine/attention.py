@@ -69,7 +69,7 @@ class RaggedAttention:
         assert layout is not None
         assert attention_mask is None
         store = self._stores[module]
-        store.write(layout.slots, key, value)
+        store.write(layout.slots(key.device), key, value)
         options = Options(scaling, sliding_window, softcap, s_aux)
         attend = _attend if softcap is None and s_aux is None else _attend_spelled_out
         rows = query[0].transpose(0, 1).reshape(query.shape[2], key.shape[1], -1, query.shape[3])
@@ -107,7 +107,7 @@ def _attend(rows: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, place:
         rows.permute(1, 2, 0, 3),
         keys[0].unsqueeze(1).expand(-1, group, -1, -1),
         values[0].unsqueeze(1).expand(-1, group, -1, -1),
-        attn_mask=None if from_the_start else layout.mask(span, options.window, rows.dtype),
+        attn_mask=None if from_the_start else layout.mask(span, options.window, rows),
         is_causal=from_the_start,
         scale=options.scaling,
     )
@@ -127,7 +127,7 @@ def _attend_spelled_out(rows: torch.Tensor, keys: torch.Tensor, values: torch.Te
     if options.softcap is not None:
         scores = torch.tanh(scores / options.softcap) * options.softcap
     if span.length > 1:
-        scores = scores + layout.mask(span, options.window, scores.dtype)
+        scores = scores + layout.mask(span, options.window, scores)
     if options.sinks is not None:
         sinks = options.sinks.to(scores.dtype).view(kv_heads, group, 1, 1).expand(kv_heads, group, length, 1)
         scores = torch.cat((scores, sinks), dim=-1)

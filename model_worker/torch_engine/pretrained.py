@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import transformers
+from accelerate.hooks import remove_hook_from_module
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
@@ -42,6 +43,9 @@ def load_pretrained(path: Path, plan: LoadPlan, progress: Callable[[float], None
         raise LoadError(f"{path} cannot be loaded: {reason}") from error
     check_weights(model, path, missing=info["missing_keys"], unexpected=info["unexpected_keys"])
     check_placement(model, plan.device)
+    if plan.spread:
+        # What is given to the model goes where its layers ask for it; the model as a whole moves nothing.
+        remove_hook_from_module(model)
     if plan.scheme != "none":
         _leave_files(model)
         give_back_freed()

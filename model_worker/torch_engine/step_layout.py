@@ -31,9 +31,10 @@ class Span:
 class StepLayout:
     """All segments of one step laid end to end, without padding, as a batch of one row of T tokens.
 
-    `input_ids` and `position_ids` are int64 [1, T], `slots` int64 [T] (where each token's K/V go), `last_rows` int64
-    [segments] (the row of each segment's last token). `spans` are what attention computes at a time: the segments,
-    or with `token_by_token` every token by itself. The kernels round a token among others differently than alone.
+    `input_ids` and `position_ids` are int64 [1, T] on `device`, `last_rows` is int64 [segments] on the CPU (the row of
+    each segment's last token). `spans` are what attention computes at a time: the segments, or with `token_by_token`
+    every token by itself. The kernels round a token among others differently than alone. What attention layers ask for
+    is made once a step, on each device that has some of them.
     """
 
     def __init__(self, segments: Sequence[Segment], device: torch.device, *, token_by_token: bool = False) -> None:
@@ -44,26 +45,32 @@ class StepLayout:
         ids = np.concatenate([_ids(segment) for segment in segments])
         self.input_ids = torch.from_numpy(ids).to(device).unsqueeze(0)
         self.position_ids = torch.from_numpy(positions).to(device).unsqueeze(0)
-        self.slots = torch.from_numpy(origins + positions).to(device)
-        self.last_rows = torch.tensor([span.row + span.length - 1 for span in spans], device=device)
+        self.last_rows = torch.tensor([span.row + span.length - 1 for span in spans])
         self.spans = [token for span in spans for token in _tokens(span)] if token_by_token else spans
+        self._slots = {torch.device("cpu"): torch.from_numpy(origins + positions)}
         self._histories: dict[int | None, list[tuple[int, int]]] = {}
-        self._masks: dict[tuple[Span, int | None, torch.dtype], torch.Tensor] = {}
+        self._masks: dict[tuple[Span, int | None, torch.dtype, torch.device], torch.Tensor] = {}
+
+    def slots(self, device: torch.device) -> torch.Tensor:
+        """Return where each token's K/V go: int64 [T] on `device`."""
+        if device not in self._slots:
+            self._slots[device] = self._slots[torch.device("cpu")].to(device)
+        return self._slots[device]
 
     def histories(self, window: int | None) -> list[tuple[int, int]]:
-        """Return for each span the first token of the arena that it looks at, and how many. Made once a step."""
+        """Return for each span the first token of the arena that it looks at, and how many."""
         if window not in self._histories:
             self._histories[window] = [_history(span, window) for span in self.spans]
         return self._histories[window]
 
-    def mask(self, span: Span, window: int | None, dtype: torch.dtype) -> torch.Tensor:
+    def mask(self, span: Span, window: int | None, like: torch.Tensor) -> torch.Tensor:
         """Return what is added to the scores of `span`: 0 where a query may look, -inf elsewhere.
 
-        [length, keys], over the keys of the span's history. Made once a step.
+        [length, keys], over the keys of the span's history, in the dtype and on the device of `like`.
         """
-        key = (span, window, dtype)
+        dtype, device = like.dtype, like.device
+        key = (span, window, dtype, device)
         if key not in self._masks:
-            device = self.slots.device
             query = torch.arange(span.position, span.position + span.length, device=device).unsqueeze(1)
             keys = torch.arange(_first_key(span, window), span.position + span.length, device=device)
             hidden = keys > query

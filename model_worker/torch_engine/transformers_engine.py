@@ -41,6 +41,10 @@ class TransformersEngine:
         # rounds differently into a whole step. Token by token attention keeps the row's text the same in any batch
         # and any chunking. It slows long prompts down; on a GPU, where each token would be a kernel, it is not done.
         self._token_by_token = spec.quantization == "int8" and spec.device == "cpu"
+        # An index may be on the CPU whatever it picks from. Of a model spread over devices only accelerate knows where
+        # the last hidden states are.
+        spread = len({parameter.device for parameter in model.parameters()}) > 1
+        self._rows_device = torch.device("cpu") if spread else model.device
         with named_out_of_memory():
             self._storage = KvStorage(list(layers.values()), spec.kv_capacity_tokens)
         self._attention = RaggedAttention(dict(zip(layers, self._storage.layers, strict=True)))
@@ -99,7 +103,7 @@ class TransformersEngine:
                 input_ids=layout.input_ids,
                 position_ids=layout.position_ids,
                 use_cache=False,
-                logits_to_keep=layout.last_rows[wanted],
+                logits_to_keep=layout.last_rows[wanted].to(self._rows_device),
             )
         logits: torch.Tensor = output.logits[0]
         return logits
