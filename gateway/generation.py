@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import NewType
 
+from gateway.text.token_logprob import TokenLogprob
 from rpc.errors import ServiceError
 
 # What only the tokenizer client can read: prompts or a chat, as it will be sent to the tokenizer service.
@@ -36,7 +37,13 @@ class Sampling:
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
+    min_p: float | None = None
+    typical_p: float | None = None
+    repetition_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
     seed: int | None = None
+    logit_bias: tuple[tuple[int, float], ...] = ()  # (token id, what is added to its logit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +73,8 @@ class Generation:
     stopping: Stopping = field(default_factory=Stopping)
     token_ids: bool = False
     keep_special_tokens: bool = False
+    logprobs: int | None = None  # of generated tokens, with so many alternatives; None: not asked for
+    prompt_logprobs: int | None = None  # of the prompts' tokens, likewise
     cache_salt: str = ""
 
     def prompt_field(self, index: int) -> str:
@@ -93,6 +102,8 @@ class Row:
     max_new_tokens: int
     time_limit_seconds: float | None
     cache_salt: str
+    logprobs: int | None = None  # as in Generation
+    prompt_logprobs: int | None = None  # in the first row of each prompt, if asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +142,9 @@ class OutputDelta:
 
     index: int
     text: str
-    token_ids: array[int]  # empty unless asked for
+    token_ids: array[int]  # empty unless asked for, as are:
+    logprobs: Sequence[TokenLogprob] = ()  # of the same tokens
+    prompt_logprobs: Sequence[TokenLogprob] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +178,15 @@ class RowTokens:
 
     row: int
     ids: array[int]
+    logprobs: Sequence[TokenLogprob] = ()  # one per id, or none at all
+
+
+@dataclass(frozen=True, slots=True)
+class RowPromptLogprobs:
+    """From the worker: more log-probabilities of one row's prompt, in order. All come before its tokens."""
+
+    row: int
+    logprobs: Sequence[TokenLogprob]
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,4 +208,4 @@ class RowFailed:
     error: ServiceError
 
 
-RowEvent = RowTokens | RowFinished | RowFailed
+RowEvent = RowPromptLogprobs | RowTokens | RowFinished | RowFailed

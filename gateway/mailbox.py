@@ -10,13 +10,20 @@ from __future__ import annotations
 import asyncio
 import io
 from array import array
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
+from itertools import zip_longest
+from typing import TypeAlias
 
 from gateway.generation import Event, OutputDelta
+from gateway.text.token_logprob import TokenLogprob, parts_of
 
-# Characters, and ids, of one delta at most: a message stays below 1 MiB, where gRPC's default limit is 4 MiB.
+# Characters, and ids, of one delta at most: with them a message stays below 1 MiB, where gRPC's default limit is 4 MiB.
 MAX_DELTA_LENGTH = 2**17
+# Log-probabilities of one delta at most, those of its tokens and, apart, those of the prompt: below 2 MiB in all.
+MAX_LOGPROB_BYTES = 2**19
+
+Tokens: TypeAlias = "tuple[array[int], Sequence[TokenLogprob]]"  # ids, and the log-probabilities of the same tokens
 
 
 class UnreadDelta:
@@ -26,21 +33,36 @@ class UnreadDelta:
         self._index = index
         self._text = io.StringIO()
         self._token_ids = array("i")
+        self._logprobs: list[TokenLogprob] = []
+        self._prompt_logprobs: list[TokenLogprob] = []
 
     def add(self, delta: OutputDelta) -> None:
         """Append `delta`."""
         self._text.write(delta.text)
         self._token_ids.extend(delta.token_ids)
+        self._logprobs += delta.logprobs
+        self._prompt_logprobs += delta.prompt_logprobs
 
     def merged(self) -> list[OutputDelta]:
-        """All of them as one delta, or as few as their length allows."""
-        text, token_ids = self._text.getvalue(), self._token_ids
-        starts = range(0, max(len(text), len(token_ids), 1), MAX_DELTA_LENGTH)
-        ends = [start + MAX_DELTA_LENGTH for start in starts]
-        return [
-            OutputDelta(self._index, text[start:end], token_ids[start:end])
-            for start, end in zip(starts, ends, strict=True)
-        ]
+        """All of them as one delta, or as few as their length allows; ids and their log-probabilities stay together."""
+        text = self._text.getvalue()
+        texts = [text[start : start + MAX_DELTA_LENGTH] for start in range(0, len(text), MAX_DELTA_LENGTH)]
+        prompts = parts_of(self._prompt_logprobs, MAX_LOGPROB_BYTES)
+        parts = zip_longest(texts, self._token_parts(), prompts)
+        return [self._part(text or "", tokens or (array("i"), ()), prompt or ()) for text, tokens, prompt in parts]
+
+    def _token_parts(self) -> Iterator[Tokens]:
+        ids = self._token_ids
+        if not self._logprobs:
+            yield from ((ids[at : at + MAX_DELTA_LENGTH], ()) for at in range(0, len(ids), MAX_DELTA_LENGTH))
+        at = 0
+        for part in parts_of(self._logprobs, MAX_LOGPROB_BYTES):
+            yield ids[at : at + len(part)], part  # no ids where they are not asked for
+            at += len(part)
+
+    def _part(self, text: str, tokens: Tokens, prompt_logprobs: Sequence[TokenLogprob]) -> OutputDelta:
+        token_ids, logprobs = tokens
+        return OutputDelta(self._index, text, token_ids, logprobs, prompt_logprobs)
 
 
 class Mailbox:

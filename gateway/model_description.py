@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from gateway.generation import Sampling
 from gateway.models import ServedModel
 from rpc.generation_params import effective_sampling
 from tokenmill.v1 import gateway_pb2, generation_pb2, worker_pb2
 
 
-def describe(worker: worker_pb2.GetWorkerResponse, default_max_new_tokens: int) -> ServedModel:
-    """The model of a worker."""
+def describe(worker: worker_pb2.GetWorkerResponse, default_max_new_tokens: int) -> tuple[ServedModel, ...]:
+    """The model of a worker, then its adapters, each a model by its own name."""
 
     def effective(sampling: Sampling) -> Sampling:
         return from_message(effective_sampling(to_message(sampling), worker.defaults))
 
-    return ServedModel(
+    model = ServedModel(
         name=worker.model,
+        base=worker.model,
         context_length=worker.context_length,
         vocabulary_size=worker.vocabulary_size,
         vocabulary_fingerprint=worker.vocabulary_fingerprint,
@@ -24,6 +27,7 @@ def describe(worker: worker_pb2.GetWorkerResponse, default_max_new_tokens: int) 
         effective_sampling=effective,
         default_max_new_tokens=default_max_new_tokens,
     )
+    return (model, *(dataclasses.replace(model, name=adapter) for adapter in worker.adapters))
 
 
 def public_model(model: ServedModel, template_fingerprint: str, ready_workers: int) -> gateway_pb2.Model:
@@ -40,21 +44,27 @@ def public_model(model: ServedModel, template_fingerprint: str, ready_workers: i
         vocabulary_fingerprint=model.vocabulary_fingerprint,
         template_fingerprint=template_fingerprint,
         ready_workers=ready_workers,
+        base_model=model.base if model.is_adapter else "",
     )
 
 
 def to_message(sampling: Sampling) -> generation_pb2.SamplingParams:
     """Sampling as the contract has it; what is None is not set."""
     return generation_pb2.SamplingParams(
-        temperature=sampling.temperature, top_p=sampling.top_p, top_k=sampling.top_k, seed=sampling.seed
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        min_p=sampling.min_p,
+        typical_p=sampling.typical_p,
+        repetition_penalty=sampling.repetition_penalty,
+        presence_penalty=sampling.presence_penalty,
+        frequency_penalty=sampling.frequency_penalty,
+        seed=sampling.seed,
+        logit_bias=dict(sampling.logit_bias),
     )
 
 
 def from_message(message: generation_pb2.SamplingParams) -> Sampling:
     """The contract's sampling as a plain value; what is not set is None."""
-    return Sampling(
-        temperature=message.temperature if message.HasField("temperature") else None,
-        top_p=message.top_p if message.HasField("top_p") else None,
-        top_k=message.top_k if message.HasField("top_k") else None,
-        seed=message.seed if message.HasField("seed") else None,
-    )
+    given = {field.name: value for field, value in message.ListFields() if field.name != "logit_bias"}
+    return Sampling(**given, logit_bias=tuple(message.logit_bias.items()))

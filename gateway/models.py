@@ -10,9 +10,13 @@ from gateway.generation import Sampling
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """One model. `effective_sampling` maps what a caller gave to what holds after all defaults (contract: Sampling)."""
+    """One model, or an adapter served beside one, which differs from it in its name.
+
+    `effective_sampling` maps what a caller gave to what holds after all defaults (contract: SamplingParams).
+    """
 
     name: str
+    base: str  # the name of the model whose tokenizer it has: its own, unless it is an adapter
     context_length: int
     vocabulary_size: int
     vocabulary_fingerprint: str
@@ -20,6 +24,11 @@ class ServedModel:
     quantization: str
     effective_sampling: Callable[[Sampling], Sampling]
     default_max_new_tokens: int
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether it is served beside another model."""
+        return self.name != self.base
 
     def wanted_new_tokens(self, asked_for: int | None) -> int:
         """The bound of an output that was asked for, or the default."""

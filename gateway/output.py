@@ -16,6 +16,7 @@ from gateway.generation import (
     RowEvent,
     RowFailed,
     RowFinished,
+    RowPromptLogprobs,
     RowTokens,
     Timing,
     Usage,
@@ -56,10 +57,12 @@ class Output:
     def handle(self, event: RowEvent, now: float) -> list[Event]:
         """What `event`, which arrived at `now` (seconds, the clock of `arrived`), means to the caller."""
         match event:
-            case RowTokens(ids=ids):
+            case RowTokens(ids=ids, logprobs=logprobs):
                 if self._first_token is None:
                     self._first_token = now
-                return self._told(self._text.push(ids))
+                return self._told(self._text.push(ids, logprobs))
+            case RowPromptLogprobs(logprobs=logprobs):
+                return [OutputDelta(self.index, "", array("i"), prompt_logprobs=self._text.spelled(logprobs))]
             case RowFinished():
                 return self._finish(event, now)
             case RowFailed(error=error):
@@ -83,7 +86,8 @@ class Output:
         self._completion_tokens += len(step.token_ids)
         self.matched = self.matched or step.stop_string
         token_ids = array("i", step.token_ids if self._generation.token_ids else ())
-        return [OutputDelta(self.index, step.text, token_ids)] if step.text or token_ids else []
+        is_new = step.text or token_ids or step.logprobs
+        return [OutputDelta(self.index, step.text, token_ids, step.logprobs)] if is_new else []
 
     def _finish(self, finished: RowFinished, now: float) -> list[Event]:
         events = self._told(self._text.finish())

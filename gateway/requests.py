@@ -13,6 +13,7 @@ from rpc.chat_limits import MAX_MESSAGES, MAX_TOOLS, ROLES
 from rpc.errors import invalid_field, not_implemented
 from rpc.generation_params import (
     MAX_STOP_TOKEN_IDS,
+    alternatives,
     check_output_options,
     check_sampling,
     check_scheduling,
@@ -163,12 +164,15 @@ def _generation(request: Request, prompts: _Prompts, n: int, *, counting: bool) 
     check_sampling(request.sampling, "sampling")
     check_output_options(request.output, "output")
     check_scheduling(request.cache_salt, request.priority, "")
+    logprobs, prompt_logprobs = alternatives(request.output)
     return dataclasses.replace(
         generation,
         sampling=from_message(request.sampling),
         stopping=_stopping(request.stopping),
         token_ids=request.output.token_ids,
         keep_special_tokens=request.output.keep_special_tokens,
+        logprobs=logprobs,
+        prompt_logprobs=prompt_logprobs,
         cache_salt=request.cache_salt,
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 from gateway.generation import (
@@ -16,6 +18,7 @@ from gateway.generation import (
     Usage,
 )
 from gateway.model_description import to_message
+from gateway.text.token_logprob import TokenLogprob
 from rpc.call_record import current_request_id
 from rpc.status import to_duration, to_output_error
 from tokenmill.v1 import gateway_pb2, generation_pb2
@@ -24,13 +27,20 @@ from tokenmill.v1 import gateway_pb2, generation_pb2
 def event_fields(event: Event) -> dict[str, Any]:
     """The one field of a streamed response that carries `event`."""
     match event:
-        case OutputDelta(index, text, token_ids):
-            return {"delta": gateway_pb2.Delta(index=index, text=text, token_ids=token_ids)}
+        case OutputDelta(index, text, token_ids, logprobs, prompt_logprobs):
+            delta = gateway_pb2.Delta(
+                index=index,
+                text=text,
+                token_ids=token_ids,
+                logprobs=_logprobs(logprobs),
+                prompt_logprobs=_logprobs(prompt_logprobs),
+            )
+            return {"delta": delta}
         case Started(model, sampling, max_new_tokens, prompt_tokens):
             started = gateway_pb2.Started(
                 request_id=current_request_id(),
                 model=model,
-                sampling=to_message(sampling),
+                sampling=to_message(dataclasses.replace(sampling, logit_bias=())),  # which is not repeated
                 max_new_tokens=max_new_tokens,
                 prompt_tokens=prompt_tokens,
             )
@@ -55,9 +65,11 @@ class CollectedOutputs:
     def add(self, event: Event) -> None:
         """Put one event where it belongs."""
         match event:
-            case OutputDelta(index, text, token_ids):
+            case OutputDelta(index, text, token_ids, logprobs, prompt_logprobs):
                 self._texts[index].append(text)
                 self.outputs[index].token_ids.extend(token_ids)
+                self.outputs[index].logprobs.extend(_logprobs(logprobs))
+                self.outputs[index].prompt_logprobs.extend(_logprobs(prompt_logprobs))
             case OutputFinished(index):
                 output = self.outputs[index]
                 output.text = "".join(self._texts[index])
@@ -86,6 +98,19 @@ def usage_message(usage: Usage) -> generation_pb2.Usage:
         cached_prompt_tokens=usage.cached_prompt_tokens,
         completion_tokens=usage.completion_tokens,
     )
+
+
+def _logprobs(logprobs: Iterable[TokenLogprob]) -> list[generation_pb2.TokenLogprob]:
+    return [
+        generation_pb2.TokenLogprob(
+            token_id=one.token_id,
+            text=one.text,
+            logprob=one.logprob,
+            rank=one.rank,
+            alternatives=_logprobs(one.alternatives),
+        )
+        for one in logprobs
+    ]
 
 
 def _finish(event: OutputFinished) -> generation_pb2.Finish:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from gateway.generation import EncodedPrompts, Generation, Row, Sampling, Started, Stopping
 from gateway.models import ServedModel
 from rpc.errors import invalid_field
-from rpc.generation_params import MAX_STOP_TOKEN_IDS
+from rpc.generation_params import MAX_STOP_TOKEN_IDS, check_logprob_count, check_token_ids, logprob_count
 from rpc.seeds import mix64
 from rpc.token_tensors import MAX_TENSOR_BYTES, tensor_bytes
 
@@ -43,12 +43,14 @@ def plan_rows(
 
     `special_stops` are the stop strings that are special tokens, with their ids. Where the caller gave no seed, one is
     drawn. Errors: ServiceError (INVALID_ARGUMENT) for what is wrong with this model only: ids outside its vocabulary,
-    a prompt that leaves no room in its context, min_new_tokens that do not fit into what is left.
+    a prompt that leaves no room in its context, min_new_tokens that do not fit into what is left, too many
+    log-probabilities.
     """
     stopping = generation.stopping
     check_vocabulary(generation, prompts, model)
     limits = _output_limits(generation, prompts, model)
     _check_size(generation, prompts)
+    _check_logprob_count(generation, prompts, limits)
     stop_token_ids = _stop_token_ids(stopping, special_stops)
     sampling, seed = effective_sampling(generation, model)
     time_limit = stopping.time_limit_seconds
@@ -65,6 +67,8 @@ def plan_rows(
             max_new_tokens=model.wanted_new_tokens(stopping.max_new_tokens),
             time_limit_seconds=time_limit,
             cache_salt=generation.cache_salt,
+            logprobs=generation.logprobs,
+            prompt_logprobs=None if sample else generation.prompt_logprobs,
         )
         for ids in prompts.rows
         for sample in range(generation.n)
@@ -91,8 +95,9 @@ def check_vocabulary(generation: Generation, prompts: EncodedPrompts, model: Ser
     for index, ids in enumerate(prompts.rows):
         if min(ids) < 0 or max(ids) >= model.vocabulary_size:
             raise invalid_field(generation.prompt_field(index), message)
-    if max(generation.stopping.stop_token_ids, default=0) >= model.vocabulary_size:
-        raise invalid_field("stopping.stop_token_ids", message)
+    check_token_ids(generation.stopping.stop_token_ids, model.vocabulary_size, "stopping.stop_token_ids")
+    biased = (token_id for token_id, _ in generation.sampling.logit_bias)
+    check_token_ids(biased, model.vocabulary_size, "sampling.logit_bias")
 
 
 def _output_limits(generation: Generation, prompts: EncodedPrompts, model: ServedModel) -> tuple[int, ...]:
@@ -120,6 +125,12 @@ def _check_size(generation: Generation, prompts: EncodedPrompts) -> None:
     if tensor_bytes(rows, width) > MAX_TENSOR_BYTES:
         message = f"{rows} outputs after prompts of up to {width} tokens are too much for one call: send fewer"
         raise invalid_field("n", message, reason="CAPACITY_EXCEEDED")
+
+
+def _check_logprob_count(generation: Generation, prompts: EncodedPrompts, limits: tuple[int, ...]) -> None:
+    of_prompts = logprob_count(sum(len(ids) - 1 for ids in prompts.rows), generation.prompt_logprobs)
+    of_outputs = logprob_count(generation.n * sum(limits), generation.logprobs)
+    check_logprob_count(of_prompts, of_outputs, "output")
 
 
 def _stop_token_ids(stopping: Stopping, special_stops: Mapping[str, int]) -> frozenset[int]:

@@ -48,7 +48,7 @@ class GatewayService:
                     await self._workers.wait_for_change()
 
     async def _can_serve_one(self) -> bool:
-        models = self._workers.ready_models()
+        models = [model for model in self._workers.ready_models() if not model.is_adapter]
         for model in models:
             try:
                 await self._tokenizers.artefact(model, model.vocabulary_fingerprint)

@@ -60,7 +60,7 @@ class TokenizerClient:
             return EncodedPrompts(generation.token_prompts, model.vocabulary_fingerprint)
         request = tokenizer_pb2.EncodeRequest()
         request.CopyFrom(cast("tokenizer_pb2.EncodeRequest", generation.prompt))
-        request.model = model.name
+        request.model = model.base
         metadata = ((REQUEST_ID_KEY, current_request_id()),)
 
         async def encode(stub: Stub) -> tokenizer_pb2.EncodeResponse:
@@ -70,7 +70,7 @@ class TokenizerClient:
             response = await self._ask(encode)
         except ServiceError as error:
             raise error.without_prefix("chat.") from None
-        self._template_fingerprints[model.name] = response.template_fingerprint
+        self._template_fingerprints[model.base] = response.template_fingerprint
         rows = unpack_tensor(response.tokens, ANY_VOCABULARY)
         return EncodedPrompts(rows, response.vocabulary_fingerprint)
 
@@ -88,10 +88,10 @@ class TokenizerClient:
 
     async def template_fingerprint(self, model: ServedModel) -> str:
         """Of the model's chat template, as its tokenizer service last told; empty without one, or if none answers."""
-        if model.name not in self._template_fingerprints:
+        if model.base not in self._template_fingerprints:
             with suppress(ServiceError):
-                self._template_fingerprints[model.name] = await self._ask(lambda stub: self._ask_template(stub, model))
-        return self._template_fingerprints.get(model.name, "")
+                self._template_fingerprints[model.base] = await self._ask(lambda stub: self._ask_template(stub, model))
+        return self._template_fingerprints.get(model.base, "")
 
     async def _ask(self, ask: Callable[[Stub], Awaitable[Answer]]) -> Answer:
         """The answer of the first service, beginning with the one whose turn it is, that can be reached."""
@@ -142,7 +142,7 @@ class TokenizerClient:
 
 
 def _request(model: ServedModel) -> tokenizer_pb2.GetTokenizerRequest:
-    return tokenizer_pb2.GetTokenizerRequest(model=model.name)
+    return tokenizer_pb2.GetTokenizerRequest(model=model.base)
 
 
 def _check_info(info: tokenizer_pb2.TokenizerInfo, model: ServedModel, fingerprint: str) -> None:

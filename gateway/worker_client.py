@@ -1,6 +1,6 @@
 """One model worker, from the outside: what it is, whether it is ready, and calls to it.
 
-The border to `worker.proto`: rows go out as one left-padded tensor, row events come back as plain values.
+Rows go out as one left-padded tensor, row events come back as plain values.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gateway.deadline import Deadline
-from gateway.generation import FinishReason, Row, RowEvent, RowFailed, RowFinished, RowTokens, Timing, Usage
+from gateway.generation import Row, RowEvent
 from gateway.model_description import describe
 from gateway.models import ServedModel
+from gateway.row_messages import row_event, start_message
 from rpc import log
 from rpc.call_record import REQUEST_ID_KEY, current_request_id
 from rpc.errors import ServiceError, internal, invalid_field
 from rpc.health import READINESS, SERVING
-from rpc.status import from_output_error, to_duration, to_seconds, translated_errors
-from rpc.token_tensors import pack_tensor, unpack_ids
+from rpc.status import translated_errors
 from rpc.transport import open_channel
-from tokenmill.v1 import generation_pb2, worker_pb2, worker_pb2_grpc
+from tokenmill.v1 import worker_pb2, worker_pb2_grpc
 
 LOGGER = logging.getLogger("tokenmill.gateway.worker")
 PEER = "the model worker"
@@ -38,12 +38,12 @@ DESCRIBE_TIMEOUT_SECONDS = 5.0
 class WorkerClient:
     """Owns the channel to one worker and the task that watches its readiness; event loop only.
 
-    `model` is what the worker last said that it serves; `is_ready` whether it takes calls now.
+    `models` are what the worker last said that it serves: its model, then adapters. `is_ready`: it takes calls now.
     """
 
     def __init__(self, target: str, default_max_new_tokens: int, on_change: Callable[[], None]) -> None:
         self.target = target
-        self.model: ServedModel | None = None
+        self.models: tuple[ServedModel, ...] = ()  # empty until it was ready once
         self.is_ready = False
         self._on_change = on_change
         self._default_max_new_tokens = default_max_new_tokens
@@ -58,13 +58,14 @@ class WorkerClient:
         await self._channel.close(None)
 
     @asynccontextmanager
-    async def open(self, rows: Sequence[Row], fingerprint: str, deadline: Deadline) -> AsyncIterator[WorkerCall]:
-        """Send `rows` as one tensor; leaving the context ends the call, and with it every row.
+    async def open(
+        self, model: ServedModel, rows: Sequence[Row], fingerprint: str, deadline: Deadline
+    ) -> AsyncIterator[WorkerCall]:
+        """Send `rows` for one of its models as one tensor; leaving the context ends the call, and with it every row.
 
         `fingerprint` is of the vocabulary that made the ids. Errors: ServiceError.
         """
-        assert self.model is not None, "a worker is called only after it was ready once"
-        start = worker_pb2.WorkerServiceGenerateRequest(start=_start(self.model, rows, fingerprint))
+        start = worker_pb2.WorkerServiceGenerateRequest(start=start_message(model, rows, fingerprint))
         metadata = ((REQUEST_ID_KEY, current_request_id()),)
         call = self._stub.Generate(metadata=metadata, timeout=deadline.remaining())
         try:
@@ -92,7 +93,7 @@ class WorkerClient:
         if ready:
             request = worker_pb2.GetWorkerRequest()
             description = await self._stub.GetWorker(request, timeout=DESCRIBE_TIMEOUT_SECONDS)
-            self.model = describe(description, self._default_max_new_tokens)
+            self.models = describe(description, self._default_max_new_tokens)
         if ready != self.is_ready:
             log.event(LOGGER, logging.INFO, "worker ready" if ready else "worker not ready", target=self.target)
         self.is_ready = ready
@@ -109,7 +110,7 @@ class WorkerCall:
         """What happened to the rows, in groups as they arrived. Errors: ServiceError."""
         with _errors_for_the_caller():
             async for response in self._call:
-                yield [_row_event(event) for event in response.events]
+                yield [row_event(event) for event in response.events]
 
     async def stop_row(self, row: int) -> None:
         """End one row; the worker answers that it has finished. A call that has ended needs no stop."""
@@ -140,57 +141,3 @@ def _errors_for_the_caller() -> Iterator[None]:
         message = error.message.removeprefix(f"{error.field}: ")
         field = "n" if error.field == "start.tokens.rows" else "stopping.max_new_tokens"
         raise invalid_field(field, message, reason=error.reason) from None
-
-
-def _start(model: ServedModel, rows: Sequence[Row], fingerprint: str) -> worker_pb2.Start:
-    pad_token_id = min(model.eos_token_ids, default=0)  # masked: any id of the vocabulary will do
-    return worker_pb2.Start(
-        tokens=pack_tensor([row.ids for row in rows], pad_token_id),
-        rows=[_row_params(row) for row in rows],
-        model=model.name,
-        vocabulary_fingerprint=fingerprint,
-    )
-
-
-def _row_params(row: Row) -> worker_pb2.RowParams:
-    sampling = row.sampling
-    params = worker_pb2.RowParams(
-        sampling=generation_pb2.SamplingParams(
-            temperature=sampling.temperature, top_p=sampling.top_p, top_k=sampling.top_k
-        ),
-        seed=sampling.seed,
-        stop_token_ids=sorted(row.stop_token_ids),
-        ignore_eos=row.ignore_eos,
-        max_new_tokens=row.max_new_tokens,
-        min_new_tokens=row.min_new_tokens,
-        cache_salt=row.cache_salt,
-    )
-    if row.time_limit_seconds is not None:
-        params.time_limit.CopyFrom(to_duration(row.time_limit_seconds))
-    return params
-
-
-def _row_event(event: worker_pb2.RowEvent) -> RowEvent:
-    kind = event.WhichOneof("event")
-    if kind == "tokens":
-        return RowTokens(event.row, unpack_ids(event.tokens.ids))
-    if kind == "finished":
-        finished = event.finished
-        stop_token_id = finished.stop_token_id if finished.HasField("stop_token_id") else None
-        reason = FinishReason(finished.reason)
-        return RowFinished(event.row, reason, stop_token_id, _usage(finished.usage), _timing(finished.timing))
-    return RowFailed(event.row, from_output_error(event.failed))
-
-
-def _usage(usage: generation_pb2.Usage) -> Usage:
-    return Usage(usage.prompt_tokens, usage.cached_prompt_tokens, usage.completion_tokens)
-
-
-def _timing(timing: generation_pb2.Timing) -> Timing:
-    return Timing(
-        queue=to_seconds(timing.queue),
-        prefill=to_seconds(timing.prefill),
-        time_to_first_token=to_seconds(timing.time_to_first_token),
-        decode=to_seconds(timing.decode),
-        total=to_seconds(timing.total),
-    )

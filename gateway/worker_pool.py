@@ -35,33 +35,34 @@ class WorkerPool:
         changed.set()
 
     def ready_models(self) -> list[ServedModel]:
-        """What the ready workers serve, one entry for each."""
-        return [worker.model for worker in self._workers if worker.is_ready and worker.model is not None]
+        """What the ready workers serve, one entry for each model or adapter of each worker."""
+        return [model for worker in self._workers if worker.is_ready for model in worker.models]
 
     def models(self) -> list[ServedModel]:
-        """Every model that a worker has served, sorted by name; a worker that is down for now does not end a model.
+        """Every model and adapter that a worker has served, sorted by name.
 
-        Where workers describe a model of one name differently, a ready one is believed.
+        A worker that is down for now does not end a model. Where workers describe a model of one name differently, a
+        ready one is believed.
         """
-        described = {worker.model.name: worker.model for worker in self._workers if worker.model is not None}
+        described = {model.name: model for worker in self._workers for model in worker.models}
         described |= {model.name: model for model in reversed(self.ready_models())}
         return [described[name] for name in sorted(described)]
 
     def find(self, name: str) -> ServedModel:
-        """The model called `name`; empty: the only one.
+        """The model or adapter called `name`; empty: the only model, adapters aside.
 
         Errors: ServiceError (NOT_FOUND; INVALID_ARGUMENT for an empty name among several; UNAVAILABLE).
         """
         models = self.models()
         if not models:
             raise unavailable("NO_WORKER", "no model worker has been ready yet")
-        if not name and len(models) > 1:
+        found = [model for model in models if (model.name == name if name else not model.is_adapter)]
+        if len(found) > 1:
             names = ", ".join(model.name for model in models)
             raise invalid_field("model", f"must be one of {names}: several models are served here")
-        for model in models:
-            if name in {"", model.name}:
-                return model
-        raise unknown_model(name)
+        if not found:
+            raise unknown_model(name)
+        return found[0]
 
     def ready_workers(self, model: ServedModel) -> int:
         """How many workers take requests for `model` now."""
@@ -75,13 +76,16 @@ class WorkerPool:
         Errors: ServiceError (UNAVAILABLE if no worker is ready, FAILED_PRECONDITION if none has the vocabulary).
         """
         ready = [
-            worker
+            (worker, served)
             for worker in self._workers
-            if worker.is_ready and worker.model is not None and worker.model.name == model.name
+            if worker.is_ready
+            for served in worker.models
+            if (served.name, served.base) == (model.name, model.base)
         ]
         if not ready:
             raise unavailable("NO_WORKER", f"no worker of model {model.name!r} is ready")
-        fitting = [worker for worker in ready if worker.model and worker.model.vocabulary_fingerprint == fingerprint]
+        fitting = [(worker, served) for worker, served in ready if served.vocabulary_fingerprint == fingerprint]
         if not fitting:
             raise vocabulary_mismatch(None)
-        return fitting[next(self._turn) % len(fitting)].open(rows, fingerprint, deadline)
+        worker, served = fitting[next(self._turn) % len(fitting)]
+        return worker.open(served, rows, fingerprint, deadline)

@@ -45,7 +45,7 @@ ONLY_IN = [
     OnlyIn(
         "gateway",
         WIRE,
-        {"server", "servicer", "requests", "responses", "model_description", "worker_client", "tokenizer_client"},
+        {"server", "servicer", "requests", "responses", "model_description", "row_messages", "worker_client", "tokenizer_client"},
     ),
     OnlyIn("tokenizer_service", WIRE, {"server", "servicer", "messages", "json_values", "encode_response"}),
     OnlyIn("model_worker", WIRE, {"server", "servicer", "messages", "row_requests"}),

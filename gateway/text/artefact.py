@@ -43,12 +43,23 @@ class TokenizerArtefact:
         self.vocabulary_size = max(self.tokenizer.get_vocab().values(), default=-1) + 1
         added = self.tokenizer.get_added_tokens_decoder()
         self.special_ids = {token.content: token_id for token_id, token in added.items() if token.special}
+        self._special_texts = {token_id: text.encode() for text, token_id in self.special_ids.items()}
         self._pieces = piece_table(self.tokenizer, frozenset(self.special_ids))
         self._pieces_with_special = piece_table(self.tokenizer, frozenset())
 
     def pieces(self, *, keep_special_tokens: bool) -> PieceTable:
         """What each token adds to a text, special tokens skipped unless kept."""
         return self._pieces_with_special if keep_special_tokens else self._pieces
+
+    def token_text(self, token_id: int) -> bytes:
+        """What one token adds to a text that has begun; a special token's literal; nothing for an id without a token.
+
+        For byte-level tokenizers, and for byte tokens, the bytes need not be UTF-8 alone.
+        """
+        if token_id in self._special_texts:
+            return self._special_texts[token_id]
+        piece = self._pieces_with_special[token_id]
+        return piece.encode() if isinstance(piece, str) else piece or b""
 
     def prompt_tail(self, prompt_ids: Sequence[int]) -> list[int]:
         """The end of a prompt that its output is decoded with: the last PROMPT_TAIL_TOKENS tokens.

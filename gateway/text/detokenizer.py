@@ -37,6 +37,7 @@ class Detokenizer:
     ) -> None:
         self._text = artefact.pieces(keep_special_tokens=keep_special_tokens).assembler(len(prompt_tail))
         self._text.push(prompt_tail)
+        self.token_text = artefact.token_text
         # The end of decode(tail) that the first ids may still change.
         self._prompt_rest = "".join(span.text for span in self._text.rest())
 

@@ -13,7 +13,7 @@ from google.rpc import error_details_pb2, status_pb2
 from rpc.errors import DOMAIN
 from rpc.status import DETAILS_KEY, to_seconds
 from tests.failure import failure
-from tokenmill.v1 import gateway_pb2
+from tokenmill.v1 import gateway_pb2, generation_pb2
 
 
 @dataclass
@@ -23,6 +23,8 @@ class Heard:
     started: gateway_pb2.Started | None = None
     texts: dict[int, str] = field(default_factory=lambda: defaultdict(str))
     token_ids: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
+    logprobs: dict[int, list[generation_pb2.TokenLogprob]] = field(default_factory=lambda: defaultdict(list))
+    prompt_logprobs: dict[int, list[generation_pb2.TokenLogprob]] = field(default_factory=lambda: defaultdict(list))
     ends: dict[int, gateway_pb2.Finished | gateway_pb2.Failed] = field(default_factory=dict)
     delta_sizes: list[int] = field(default_factory=list)  # characters
 
@@ -36,9 +38,11 @@ class Heard:
         assert self.started is not None, "something before started"
         assert event.index not in self.ends, "something after the output's terminal"
         if kind == "delta":
-            assert event.text or event.token_ids, "an empty delta"
+            assert event.text or event.token_ids or event.logprobs or event.prompt_logprobs, "an empty delta"
             self.texts[event.index] += event.text
             self.token_ids[event.index] += event.token_ids
+            self.logprobs[event.index] += event.logprobs
+            self.prompt_logprobs[event.index] += event.prompt_logprobs
             self.delta_sizes.append(len(event.text))
         else:
             self.ends[event.index] = event

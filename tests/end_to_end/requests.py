@@ -12,6 +12,12 @@ OutputOptions = generation_pb2.OutputOptions
 FinishReason = generation_pb2.FinishReason
 
 
+def effective(**given: Any) -> generation_pb2.SamplingParams:
+    """What holds after all defaults: greedy and without adjustments, but for what is given."""
+    off = {"temperature": 0, "top_p": 1, "top_k": 0, "min_p": 0, "typical_p": 1, "repetition_penalty": 1}
+    return Sampling(**(off | {"presence_penalty": 0, "frequency_penalty": 0} | given))
+
+
 def message(content: str = "A list of colors", role: str = "user", **given: Any) -> gateway_pb2.ChatMessage:
     return gateway_pb2.ChatMessage(role=role, content=content, **given)
 

@@ -27,28 +27,30 @@ LATER: dict[str, Any] = {
     "tools": [gateway_pb2.Tool(name="clock")],
     "response_format": generation_pb2.ResponseFormat(regex="[0-9]+"),
     "priority": 1,
-    "sampling.min_p": 0.5,
-    "sampling.typical_p": 0.5,
-    "sampling.repetition_penalty": 1.5,
-    "sampling.presence_penalty": 0.5,
-    "sampling.frequency_penalty": 0.5,
-    "sampling.logit_bias": {3: 1.0},
-    "output.logprobs": True,
-    "output.top_logprobs": 5,
-    "output.prompt_logprobs": True,
 }
 # What is acted on, with where that is tested (paths below tests/).
-STREAMS, BAD_INPUT, LIMITS = "test_streams.py", "test_bad_input.py", "test_limits.py"
+STREAMS, LIMITS, PARAMETERS, LOGPROBS = (
+    "test_streams.py",
+    "test_limits.py",
+    "test_parameters.py",
+    "test_logprobs.py",
+)
 SHARED = {
     "model": STREAMS,
     "n": STREAMS,
-    "cache_salt": BAD_INPUT,  # nothing is shared across requests in this release
+    "cache_salt": PARAMETERS,
     "parse_special_tokens": STREAMS,
     "add_special_tokens": STREAMS,
     "truncate_prompt_tokens": STREAMS,
     "sampling.temperature": STREAMS,
     "sampling.top_p": STREAMS,
     "sampling.top_k": STREAMS,
+    "sampling.min_p": PARAMETERS,
+    "sampling.typical_p": PARAMETERS,
+    "sampling.repetition_penalty": PARAMETERS,
+    "sampling.presence_penalty": PARAMETERS,
+    "sampling.frequency_penalty": PARAMETERS,
+    "sampling.logit_bias": PARAMETERS,
     "sampling.seed": STREAMS,
     "stopping.max_new_tokens": LIMITS,
     "stopping.min_new_tokens": LIMITS,
@@ -57,6 +59,9 @@ SHARED = {
     "stopping.include_stop": "test_stop_strings.py",
     "stopping.ignore_eos": LIMITS,
     "stopping.time_limit": LIMITS,
+    "output.logprobs": LOGPROBS,
+    "output.top_logprobs": LOGPROBS,
+    "output.prompt_logprobs": LOGPROBS,
     "output.token_ids": STREAMS,
     "output.keep_special_tokens": STREAMS,
 }
@@ -71,11 +76,10 @@ ACTED_ON: dict[type[Message], set[str]] = {
         "continue_final_message",
     },
     worker_pb2.RowParams: {
-        *("sampling.temperature", "sampling.top_p", "sampling.top_k", "seed", "generated_prefix", "cache_salt"),
+        *(path for path in SHARED if path.startswith(("sampling.", "output."))),
         *("stop_token_ids", "ignore_eos", "max_new_tokens", "min_new_tokens", "time_limit"),
-        "sampling.seed",  # refused: a row's seed is its own field
-        *("output.token_ids", "output.keep_special_tokens"),  # documented to mean nothing to a worker
-    },
+        *("seed", "generated_prefix", "cache_salt"),
+    },  # with sampling.seed, which is refused, and the output options that are documented to mean nothing to a worker
 }
 WHOLE = {"google.protobuf.Struct", "google.protobuf.Duration", "tokenmill.v1.ResponseFormat", "tokenmill.v1.Tool"}
 
@@ -112,8 +116,6 @@ def with_field(request: Message, path: str) -> Message:
     value = LATER[path]
     if isinstance(value, list):
         getattr(target, name).extend(value)
-    elif isinstance(value, dict):
-        getattr(target, name).update(value)
     elif hasattr(value, "DESCRIPTOR"):
         getattr(target, name).CopyFrom(value)
     else:

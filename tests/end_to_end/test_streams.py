@@ -22,6 +22,7 @@ from tests.end_to_end.requests import (
     Sampling,
     Stopping,
     chat,
+    effective,
     generate,
     generate_tokens,
     message,
@@ -46,14 +47,18 @@ async def test_a_chat_goes_through_the_template_and_its_deltas_sum_to_the_unary_
     (output,) = answer.outputs
     assert (output.text, list(output.token_ids)) == (wanted.text, wanted.ids)
     assert heard.ends[0].finish.reason == output.finish.reason == MAX_NEW_TOKENS
-    assert heard.ends[0].usage == output.usage == answer.usage
+    assert output.usage == answer.usage
+    assert (heard.ends[0].usage.prompt_tokens, heard.ends[0].usage.completion_tokens) == (
+        answer.usage.prompt_tokens,
+        answer.usage.completion_tokens,
+    )
     assert answer.usage.prompt_tokens == len(chat_ids(stack, "A list", "of colors"))
     assert answer.usage.completion_tokens == 200
 
 
 async def test_prompts_and_samples_of_one_call_are_each_what_they_are_alone(stack: Stack) -> None:
     request = generate(FOX, COLORS, n=3, sampling=Sampling(seed=42), stopping=Stopping(max_new_tokens=50))
-    heard, answer = await hear(stack.gateway.StreamGenerate(request)), await stack.gateway.Generate(request)
+    answer, heard = await stack.gateway.Generate(request), await hear(stack.gateway.StreamGenerate(request))
     assert sorted(heard.ends) == list(range(6))
     for index in range(6):
         prompt, sample = divmod(index, 3)
@@ -91,27 +96,27 @@ async def test_started_says_what_is_effective(stack: Stack) -> None:
     started = (await hear(call)).started
     assert started is not None
     assert (started.request_id, started.model) == ("mine-1", NAME)
-    assert started.sampling == Sampling(temperature=1.0, top_p=0.5, top_k=0, seed=7)
+    assert started.sampling == effective(temperature=1.0, top_p=0.5, seed=7)
     assert list(started.prompt_tokens) == [len(ids_of(stack, FOX)), len(ids_of(stack, COLORS))]
     assert list(started.max_new_tokens) == [10, 10]
     assert ("x-request-id", "mine-1") in list(await call.initial_metadata())
 
 
 @pytest.mark.parametrize(
-    ("given", "effective"),
+    ("given", "wanted"),
     [
-        (Sampling(), Sampling(temperature=0, top_p=1, top_k=0)),
-        (Sampling(temperature=0, top_p=0.5, top_k=3), Sampling(temperature=0, top_p=1, top_k=0)),
-        (Sampling(top_k=3), Sampling(temperature=1, top_p=1, top_k=3)),
-        (Sampling(temperature=0.5, top_k=3), Sampling(temperature=0.5, top_p=1, top_k=3)),
+        (Sampling(), effective()),
+        (Sampling(temperature=0, top_p=0.5, top_k=3), effective()),
+        (Sampling(top_k=3), effective(temperature=1, top_k=3)),
+        (Sampling(temperature=0.5, top_k=3), effective(temperature=0.5, top_k=3)),
     ],
     ids=["nothing", "greedy", "top_k alone", "both"],
 )
-async def test_sampling_defaults_are_those_of_the_contract(stack: Stack, given: Any, effective: Any) -> None:
+async def test_sampling_defaults_are_those_of_the_contract(stack: Stack, given: Any, wanted: Any) -> None:
     started = (await hear(stack.gateway.StreamGenerate(generate(sampling=given)))).started
     assert started is not None
     started.sampling.ClearField("seed")
-    assert started.sampling == effective
+    assert started.sampling == wanted
 
 
 async def test_token_prompts_are_used_as_they_are(stack: Stack) -> None:
@@ -232,7 +237,7 @@ async def test_the_served_model_is_described(stack: Stack) -> None:
     assert model == (await stack.gateway.GetModel(gateway_pb2.GetModelRequest(model=NAME))).model
     assert (model.name, model.context_length) == (NAME, stack.model.context_length)
     assert model.vocabulary_size == stack.model.vocabulary_size
-    assert model.default_sampling == Sampling(temperature=0, top_p=1, top_k=0)
+    assert model.default_sampling == effective()
     assert (model.chat, model.quantization, model.ready_workers) == (True, "none", 1)
     assert len(model.vocabulary_fingerprint) == len(model.template_fingerprint) == 64
     assert model.default_max_new_tokens == 1024

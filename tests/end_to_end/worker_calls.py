@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rpc.token_tensors import pack_tensor, unpack_ids
-from tokenmill.v1 import worker_pb2
+from tokenmill.v1 import generation_pb2, worker_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,6 +42,8 @@ class HeardRows:
     """What a worker says about the rows of one call."""
 
     ids: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
+    logprobs: dict[int, list[generation_pb2.TokenLogprob]] = field(default_factory=lambda: defaultdict(list))
+    prompt_logprobs: dict[int, list[generation_pb2.TokenLogprob]] = field(default_factory=lambda: defaultdict(list))
     ends: dict[int, worker_pb2.RowEvent] = field(default_factory=dict)
 
     def take(self, response: worker_pb2.WorkerServiceGenerateResponse) -> None:
@@ -50,6 +52,10 @@ class HeardRows:
             assert event.row not in self.ends, "something after the row's terminal"
             if event.HasField("tokens"):
                 self.ids[event.row] += unpack_ids(event.tokens.ids)
+                self.logprobs[event.row] += event.tokens.logprobs
+            elif event.HasField("prompt_logprobs"):
+                assert event.row not in self.ids, "of the prompt, after a token"
+                self.prompt_logprobs[event.row] += event.prompt_logprobs.logprobs
             else:
                 self.ends[event.row] = event
 

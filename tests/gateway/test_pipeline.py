@@ -51,6 +51,7 @@ Script = list[list[RowEvent] | ServiceError | Exception]
 def model(**given: Any) -> ServedModel:
     defaults: dict[str, Any] = {
         "name": "tiny",
+        "base": "tiny",
         "context_length": 1000,
         "vocabulary_size": ARTEFACT.vocabulary_size,
         "vocabulary_fingerprint": "f",

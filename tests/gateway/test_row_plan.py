@@ -14,6 +14,7 @@ from rpc.seeds import mix64
 
 MODEL = ServedModel(
     name="tiny",
+    base="tiny",
     context_length=20,
     vocabulary_size=100,
     vocabulary_fingerprint="f",

@@ -86,56 +86,56 @@ def test_ids_end_with_the_completing_token_though_its_text_is_trimmed() -> None:
     artefact = family("unigram")
     ids = ids_of(artefact, "▁quick", "▁brown", "▁fox")
     output = output_of(artefact, ["k b"], ids_of(artefact, "▁The"))
-    assert output.push(ids) == (" quic", ids[:2], "k b")
-    assert output.push(ids) == ("", [], None)
-    assert output.finish() == ("", [], None)
+    assert output.push(ids) == Step(" quic", ids[:2], "k b")
+    assert output.push(ids) == Step("", [], None)
+    assert output.finish() == Step("", [], None)
 
 
 def test_the_stop_string_stays_when_it_is_included() -> None:
     artefact = family("unigram")
     ids = ids_of(artefact, "▁quick", "▁brown", "▁fox")
     output = output_of(artefact, ["k b"], ids_of(artefact, "▁The"), include_stop=True)
-    assert output.push(ids[:1]) == (" quick", ids[:1], None)
-    assert output.push(ids[1:]) == (" b", ids[1:2], "k b")
+    assert output.push(ids[:1]) == Step(" quick", ids[:1], None)
+    assert output.push(ids[1:]) == Step(" b", ids[1:2], "k b")
 
 
 def test_the_prompt_never_matches_nor_helps_a_match() -> None:
     artefact = family("unigram")
     quick, brown = ids_of(artefact, "▁quick", "▁brown")
     output = output_of(artefact, ["quick", "k b"], [quick])
-    assert total(output, [[brown]]) == (" brown", [brown], None)
+    assert total(output, [[brown]]) == Step(" brown", [brown], None)
 
 
 def test_a_match_before_min_new_tokens_is_text() -> None:
     artefact = family("unigram")
     fox = ids_of(artefact, "▁fox")
     output = output_of(artefact, ["fox"], fox, min_new_tokens=3)
-    assert total(output, [fox, fox * 4]) == (" fox fox ", fox * 3, "fox")
+    assert total(output, [fox, fox * 4]) == Step(" fox fox ", fox * 3, "fox")
 
 
 def test_the_match_in_a_run_of_byte_tokens_ends_the_ids_at_its_own_token() -> None:
     artefact = family("byte-fallback")
     word, newline = ids_of(artefact, "▁a"), byte_ids(artefact, b"\n")
     output = output_of(artefact, ["\n"], word)
-    assert output.push(word + newline) == (" a", word, None)  # a byte after the newline could still undo it
-    assert output.push(newline) == ("", [], None)
-    assert output.push(word) == ("", newline, "\n")
+    assert output.push(word + newline) == Step(" a", word, None)  # a byte after the newline could still undo it
+    assert output.push(newline) == Step("", [], None)
+    assert output.push(word) == Step("", newline, "\n")
 
 
 def test_the_end_of_the_output_can_complete_a_match() -> None:
     artefact = family("byte-fallback")
     newline = byte_ids(artefact, b"\n")
     output = output_of(artefact, ["\n"], ids_of(artefact, "▁a"))
-    assert output.push(newline * 2) == ("", [], None)
-    assert output.finish() == ("", newline, "\n")
+    assert output.push(newline * 2) == Step("", [], None)
+    assert output.finish() == Step("", newline, "\n")
 
 
 def test_what_was_held_back_is_released_when_the_output_ends() -> None:
     artefact = family("unigram")
     ids = ids_of(artefact, "▁quick", EOS)
     output = output_of(artefact, ["quick brown"], ids_of(artefact, "▁The"))
-    assert output.push(ids) == (" ", ids, None)
-    assert output.finish() == ("quick", [], None)
+    assert output.push(ids) == Step(" ", ids, None)
+    assert output.finish() == Step("quick", [], None)
 
 
 def test_two_hundred_thousand_tokens_one_by_one_take_seconds_at_most() -> None:
