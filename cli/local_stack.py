@@ -109,6 +109,11 @@ class LocalStack:
         """Stop everything."""
         await self.stop()
 
+    @property
+    def pids(self) -> dict[str, int]:
+        """The process ids of the services, by name."""
+        return {process.name: process.process.pid for process in self._processes}
+
     async def unless_one_ends(self, work: Coroutine[Any, Any, Result]) -> Result:
         """Do `work`, unless a service ends first. Errors: StackError."""
         task = asyncio.create_task(work)

@@ -1,0 +1,1 @@
+"""What is asked, how it is sent, and what was heard."""

@@ -1,0 +1,1 @@
+"""What was measured, as values, as text, as a plot."""

@@ -1,0 +1,1 @@
+"""What is measured: each subject lives in a process of its own."""
