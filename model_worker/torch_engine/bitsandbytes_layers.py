@@ -7,12 +7,12 @@ from typing import TypeGuard
 import torch
 from torch import nn
 
-_WEIGHTS = {"Params4bit", "Int8Params"}  # its classes; dtypes do not tell: 4 bits may be stored as any
+_LAYERS = {"Linear4bit", "Linear8bitLt"}  # its classes; dtypes do not tell: 4 bits may be stored as any
 
 
 def is_bitsandbytes(module: nn.Module) -> TypeGuard[nn.Linear]:
-    """Whether the weight of `module` is one of bitsandbytes' quantized ones."""
-    return isinstance(module, nn.Linear) and type(module.weight).__name__ in _WEIGHTS
+    """Whether `module` is one of bitsandbytes' quantized layers."""
+    return isinstance(module, nn.Linear) and type(module).__name__ in _LAYERS
 
 
 def dequantized_weight(module: nn.Linear) -> torch.Tensor:
@@ -24,12 +24,12 @@ def dequantized_weight(module: nn.Linear) -> torch.Tensor:
 
 
 def scales(module: nn.Linear) -> list[torch.Tensor]:
-    """Return the tensors beside the weight of `module` that it takes to read it."""
+    """Return the tensors beside the weight of `module` that it takes to read it; none where they were not loaded."""
     state = getattr(module.weight, "quant_state", None)
     if state is not None:
         nested = [state.state2.absmax, state.state2.code, state.offset] if state.nested else []
         return [state.absmax, state.code, *nested]
     # The scale of 8 bits moves from the weight to the layer's state when the layer first computes.
     rows = getattr(module.weight, "SCB", None)
-    rows = rows if rows is not None else getattr(module.state, "SCB", None)
+    rows = rows if rows is not None else getattr(getattr(module, "state", None), "SCB", None)
     return [] if rows is None else [rows]

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from model_worker.loading.load_errors import ModelFolderError, UnavailableOptionError
+from model_worker.torch_engine.bitsandbytes_layers import is_bitsandbytes, scales
 from model_worker.torch_engine.int8_linear import Int8Linear
 
 _log = logging.getLogger("tokenmill.worker.load")
@@ -25,6 +26,9 @@ def check_weights(model: nn.Module, path: Path, *, missing: Collection[str], une
     lacking = set(missing) - _made_when_loaded(model)
     if lacking:
         raise ModelFolderError(f"{path} lacks {len(lacking)} weights of {name}, first {min(lacking)}")
+    unscaled = [layer for layer, module in model.named_modules() if is_bitsandbytes(module) and not scales(module)]
+    if unscaled:
+        raise ModelFolderError(f"{path} lacks the scales of {len(unscaled)} quantized layers, first {min(unscaled)}")
     kinds = {_kind(weight) for weight, _ in [*model.named_parameters(), *model.named_buffers()]}
     further = [weight for weight in unexpected if _kind(weight) in kinds]
     if further:
