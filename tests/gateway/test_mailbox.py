@@ -9,11 +9,17 @@ import pytest
 
 from gateway.generation import Event, FinishReason, OutputDelta, OutputFinished, Sampling, Started, Timing, Usage
 from gateway.mailbox import MAX_DELTA_LENGTH, Mailbox, merged
+from gateway.responses import event_fields
+from gateway.text.token_logprob import TokenLogprob
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
 STARTED = Started("tiny", Sampling(), (), ())
+
+
+def told(number: int, alternatives: int = 0) -> TokenLogprob:
+    return TokenLogprob(number, -1.5, 3, (TokenLogprob(7, -0.5, 1, (), b" seven"),) * alternatives, b" text")
 
 
 def delta(index: int, text: str, *ids: int) -> OutputDelta:
@@ -41,6 +47,29 @@ async def test_what_no_message_can_hold_is_handed_out_in_parts() -> None:
     assert "".join(part.text for part in parts) == text
     assert [token_id for part in parts for token_id in part.token_ids] == list(ids)
     assert end == finished(0)
+
+
+async def test_ids_and_their_log_probabilities_stay_together_in_messages_that_any_client_takes() -> None:
+    mailbox = Mailbox()
+    mailbox.put(OutputDelta(0, "", array("i"), prompt_logprobs=[told(number, 20) for number in range(1, 4000)]))
+    for number in range(2000):
+        mailbox.put(OutputDelta(0, "é" * 50, array("i", [number]), [told(number, 20)]))
+    parts = await mailbox.take()
+    assert len(parts) > 2
+    sizes = [event_fields(part)["delta"].ByteSize() for part in parts]
+    assert max(sizes) < 2 * 2**20
+    for part in parts:
+        assert [logprob.token_id for logprob in part.logprobs] == list(part.token_ids)
+    assert [token_id for part in parts for token_id in part.token_ids] == list(range(2000))
+    assert [one.token_id for part in parts for one in part.prompt_logprobs] == list(range(1, 4000))
+    assert "".join(part.text for part in parts) == "é" * 100_000
+
+
+async def test_log_probabilities_come_without_ids_where_those_are_not_asked_for() -> None:
+    mailbox = Mailbox()
+    for number in range(3):
+        mailbox.put(OutputDelta(0, "a", array("i"), [told(number)]))
+    assert await mailbox.take() == [OutputDelta(0, "aaa", array("i"), [told(0), told(1), told(2)], ())]
 
 
 async def test_what_was_read_is_not_merged_into() -> None:

@@ -2,8 +2,19 @@ from __future__ import annotations
 
 from array import array
 
-from gateway.generation import FinishReason, Generation, OutputDelta, OutputFailed, OutputFinished, Timing, Usage
+from gateway.generation import (
+    FinishReason,
+    Generation,
+    OutputDelta,
+    OutputFailed,
+    OutputFinished,
+    Sampling,
+    Started,
+    Timing,
+    Usage,
+)
 from gateway.responses import CollectedOutputs, event_fields
+from gateway.text.token_logprob import TokenLogprob
 from rpc.errors import unavailable
 from tokenmill.v1 import generation_pb2
 
@@ -39,6 +50,33 @@ def test_each_prompt_is_counted_once_and_every_token_also_of_what_failed() -> No
     outputs.add(finished(2, prompt=9))
     outputs.add(finished(3, prompt=9, cached=8))
     assert outputs.usage() == generation_pb2.Usage(prompt_tokens=16, cached_prompt_tokens=0, completion_tokens=11)
+
+
+def test_log_probabilities_are_told_as_they_are_and_collected() -> None:
+    likely = TokenLogprob(7, -0.25, 1, (), b" fox")
+    drawn = TokenLogprob(9, -2.5, 4, (likely,), b"\xf0\x9f")
+    outputs = collected(n=1)
+    deltas = [
+        OutputDelta(0, "", array("i"), prompt_logprobs=[likely]),
+        OutputDelta(0, "", array("i"), prompt_logprobs=[drawn]),
+        OutputDelta(0, "a", array("i"), [drawn]),
+        OutputDelta(0, "b", array("i"), [likely]),
+    ]
+    for event in (*deltas, finished(0)):
+        outputs.add(event)
+    alternatives = [generation_pb2.TokenLogprob(token_id=7, text=b" fox", logprob=-0.25, rank=1)]
+    wanted = generation_pb2.TokenLogprob(token_id=9, text=b"\xf0\x9f", logprob=-2.5, rank=4, alternatives=alternatives)
+    (output,) = outputs.outputs
+    assert list(output.logprobs) == [wanted, *alternatives]
+    assert list(output.prompt_logprobs) == [*alternatives, wanted]
+    streamed = [event_fields(delta)["delta"] for delta in deltas]
+    assert [one for delta in streamed for one in delta.logprobs] == list(output.logprobs)
+    assert [one for delta in streamed for one in delta.prompt_logprobs] == list(output.prompt_logprobs)
+
+
+def test_started_says_what_is_effective_but_for_the_bias() -> None:
+    started = event_fields(Started("tiny", Sampling(temperature=0.5, min_p=0.25, logit_bias=((3, 1.0),)), (), ()))
+    assert started["started"].sampling == generation_pb2.SamplingParams(temperature=0.5, min_p=0.25)
 
 
 def test_a_failed_output_keeps_the_text_that_came_before() -> None:

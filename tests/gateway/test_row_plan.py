@@ -81,9 +81,28 @@ def test_the_worker_gets_what_is_left_of_the_time(limit: float | None, elapsed: 
     assert made.rows[0].time_limit_seconds == left
 
 
+def test_a_prompt_is_scored_with_its_first_sample_and_every_sample_scores_its_own_tokens() -> None:
+    made = plan(3, 5, n=2, logprobs=4, prompt_logprobs=4)
+    assert [row.prompt_logprobs for row in made.rows] == [4, None, 4, None]
+    assert {row.logprobs for row in made.rows} == {4}
+
+
+def test_log_probabilities_are_counted_before_anything_is_sent() -> None:
+    vast = dataclasses.replace(MODEL, context_length=200_000)
+    prompts = EncodedPrompts([array("i", [1]) * 6242], "f")
+    generation = Generation(model="tiny", prompt=None, prompt_logprobs=20, stopping=Stopping(max_new_tokens=50_000))
+    assert plan_rows(generation, prompts, vast, {}, 0.0).rows, "6241 x 21 is just below 2^17"
+    for given, field in (({"logprobs": 20}, "output.logprobs"), ({"prompt_count": 2}, "output.prompt_logprobs")):
+        many = EncodedPrompts([*prompts.rows] * given.get("prompt_count", 1), "f")
+        with pytest.raises(ServiceError) as caught:
+            plan_rows(dataclasses.replace(generation, **given), many, vast, {}, 0.0)
+        assert (caught.value.field, caught.value.reason) == (field, "TOO_MANY_LOGPROBS")
+
+
 @pytest.mark.parametrize(
     ("given", "field"),
     [
+        ({"prompts": (3,), "sampling": Sampling(logit_bias=((3, 1.0), (100, 1.0)))}, "sampling.logit_bias"),
         ({"prompts": (3, 20)}, "prompts.texts[1]"),
         ({"prompts": (3, 20), "prompt_path": "messages"}, "messages"),
         ({"prompts": (3, 18), "stopping": Stopping(min_new_tokens=3)}, "stopping.min_new_tokens"),

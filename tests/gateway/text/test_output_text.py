@@ -12,6 +12,7 @@ from gateway.text.artefact import TokenizerArtefact
 from gateway.text.detokenizer import Detokenizer, decode_output
 from gateway.text.output_text import OutputText, Step
 from gateway.text.stop_strings import StopMatcher, StopStrings
+from gateway.text.token_logprob import TokenLogprob
 from tests.gateway.artefacts_for_tests import byte_ids, chunk_sizes, chunks_of, family, ids_of, random_ids
 from tests.tokenizers_for_tests import EOS, FAMILIES, TEXT
 
@@ -30,11 +31,17 @@ def output_of(
     return OutputText(Detokenizer(artefact, tail), matcher, min_new_tokens)
 
 
+def logprob(token_id: int) -> TokenLogprob:
+    return TokenLogprob(token_id, -1.0, 1)
+
+
 def total(output: OutputText, chunks: list[list[int]]) -> Step:
-    steps = [*(output.push(chunk) for chunk in chunks), output.finish()]
+    steps = [*(output.push(chunk, list(map(logprob, chunk))) for chunk in chunks), output.finish()]
     stop_strings = [step.stop_string for step in steps if step.stop_string]
     assert len(stop_strings) <= 1
     ids = [token_id for step in steps for token_id in step.token_ids]
+    for step in steps:
+        assert [told.token_id for told in step.logprobs] == step.token_ids, "they leave with their ids"
     return Step("".join(step.text for step in steps), ids, *stop_strings)
 
 
@@ -136,6 +143,17 @@ def test_what_was_held_back_is_released_when_the_output_ends() -> None:
     output = output_of(artefact, ["quick brown"], ids_of(artefact, "▁The"))
     assert output.push(ids) == Step(" ", ids, None)
     assert output.finish() == Step("quick", [], None)
+
+
+def test_a_log_probability_leaves_with_its_id_and_its_text() -> None:
+    artefact = family("byte-fallback")
+    word, newline = ids_of(artefact, "▁a"), byte_ids(artefact, b"\n")
+    output = output_of(artefact, ["\n"], word)
+    ids = word + newline
+    assert output.push(ids, list(map(logprob, ids))).logprobs == [TokenLogprob(word[0], -1.0, 1, (), b" a")]
+    step = output.push(word, list(map(logprob, word)))
+    assert step == Step("", newline, "\n", [TokenLogprob(newline[0], -1.0, 1, (), b"\n")])
+    assert output.push(word, list(map(logprob, word))).logprobs == ()
 
 
 def test_two_hundred_thousand_tokens_one_by_one_take_seconds_at_most() -> None:
