@@ -12,6 +12,7 @@ from torch import nn
 # cuBLAS takes int8 matrices of more than 16 rows only, and sizes that are multiples of 8.
 _CUDA_LEAST_ROWS = 17
 _CUDA_SIZE_MULTIPLE = 8
+_ROWS_AT_ONCE = 4096  # of a weight that is quantized
 _STEPS = 127.0  # -127..127; -128 stays unused, so that the scale is symmetric
 _SMALLEST_PEAK = 1e-30  # a row of zeros stays zero instead of 0/0
 
@@ -25,10 +26,10 @@ class Int8Linear(nn.Module):
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         super().__init__()
         self.out_features, self.in_features = weight.shape
-        exact = weight.detach().float()
-        scale = exact.abs().amax(dim=1).clamp_min(_SMALLEST_PEAK) / _STEPS
-        self.register_buffer("weight", torch.round(exact / scale.unsqueeze(1)).to(torch.int8).contiguous())
-        self.register_buffer("weight_scale", scale)
+        # In blocks: on the way an output head would take several times the memory that it has in float32.
+        blocks = [_quantized(block) for block in weight.detach().split(_ROWS_AT_ONCE)]
+        self.register_buffer("weight", torch.cat([quantized for quantized, _ in blocks]))
+        self.register_buffer("weight_scale", torch.cat([scale for _, scale in blocks]))
         self.register_buffer("bias", None if bias is None else bias.detach().clone())
         self.weight: torch.Tensor
         self.weight_scale: torch.Tensor
@@ -53,6 +54,13 @@ class Int8Linear(nn.Module):
         if self.bias is not None:
             out += self.bias
         return out.to(x.dtype).view(*x.shape[:-1], self.out_features)
+
+
+def _quantized(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return `weight` [out, in] in int8 and what each of its rows is scaled by, float32 [out]."""
+    exact = weight.float()
+    scale = exact.abs().amax(dim=1).clamp_min(_SMALLEST_PEAK) / _STEPS
+    return torch.round(exact / scale.unsqueeze(1)).to(torch.int8).contiguous(), scale
 
 
 def int8_product(rows: torch.Tensor, weight: torch.Tensor, least_rows: int) -> torch.Tensor:
