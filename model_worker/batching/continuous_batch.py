@@ -11,7 +11,7 @@ from array import array
 
 from model_worker.batching.candidates import candidates, copyable
 from model_worker.batching.capacity import last_length
-from model_worker.batching.engine_step import Computed, compute
+from model_worker.batching.engine_step import Computed, EngineSteps
 from model_worker.batching.kv_arena import KvArena
 from model_worker.batching.load import LoadSnapshot, SmoothedRate
 from model_worker.batching.prefix_index import prefix_key
@@ -37,7 +37,7 @@ class ContinuousBatch:
         enable_prefix_caching: bool = True,
     ) -> None:
         """Without prefix caching, only rows of one request share K/V, and nothing is kept of a row that ended."""
-        self._engine = engine
+        self._engine_steps = EngineSteps(engine)
         self._spec = engine.spec
         self._shares_across_requests = enable_prefix_caching
         self._limits = limits
@@ -149,7 +149,7 @@ class ContinuousBatch:
 
     def compute(self, work: list[tuple[Row, Segment]]) -> None:
         """Compute one step and hand out what it drew."""
-        computed = compute(self._engine, [segment for _, segment in work])
+        computed = self._engine_steps.compute([segment for _, segment in work])
         now = self._clock()
         drawn = 0
         for (row, _), result in zip(work, computed, strict=True):

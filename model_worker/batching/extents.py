@@ -1,7 +1,8 @@
 """Where in the arena each row's K/V stand: a pure allocator of contiguous extents. It moves nothing itself.
 
 Gaps are kept sorted and merged, so there is at most one more gap than there are extents; every operation is one walk
-over them (tens of entries). Best fit keeps the large gaps large, for the rows that have to move when they grow.
+over them. A new extent is put into the middle of the largest gap: it and what stands before it can both grow where
+they stand, which is what most of them will do next.
 """
 
 from __future__ import annotations
@@ -53,27 +54,26 @@ class ExtentAllocator:
         return tuple(self._used)
 
     def allocate(self, capacity: int) -> Extent | None:
-        """Take `capacity` tokens from the smallest gap that holds them; None when no single gap does."""
+        """Take `capacity` tokens from the largest gap; None when not even that one holds them."""
         assert capacity > 0
-        fitting = [gap for gap in self._gaps if gap.capacity >= capacity]
-        if not fitting:
+        gap = max(self._gaps, key=attrgetter("capacity"), default=None)
+        if gap is None or gap.capacity < capacity:
             return None
-        gap = min(fitting, key=attrgetter("capacity"))
-        extent = Extent(gap.start, capacity)
-        self._shrink_gap(gap, capacity)
+        room = gap.capacity - capacity
+        extent = Extent(gap.start + (room // 2 if gap.start else 0), capacity)
+        self._take(gap, extent)
         insort(self._used, extent, key=_start)
-        self._free_tokens -= capacity
         return extent
 
     def free(self, extent: Extent) -> None:
         """Give `extent` back; it merges with the gaps it touches."""
-        del self._used[self._index_of(extent)]
+        del self._used[self.index_of(extent)]
         self._add_gap(extent.start, extent.start + extent.capacity)
 
     def shrink(self, extent: Extent, capacity: int) -> Extent:
         """Give the end of `extent` back, all behind its first `capacity` tokens."""
         shrunk = Extent(extent.start, capacity)
-        self._used[self._index_of(extent)] = shrunk
+        self._used[self.index_of(extent)] = shrunk
         if capacity < extent.capacity:
             self._add_gap(extent.start + capacity, extent.start + extent.capacity)
         return shrunk
@@ -82,40 +82,45 @@ class ExtentAllocator:
         """Widen `extent` in place to `capacity`; None when what follows it is taken, and then it has to move."""
         more, end = capacity - extent.capacity, extent.start + extent.capacity
         assert more > 0
-        used_at = self._index_of(extent)
+        used_at = self.index_of(extent)
         gap_at = bisect_left(self._gaps, end, key=_start)
         if gap_at == len(self._gaps) or self._gaps[gap_at].start != end or self._gaps[gap_at].capacity < more:
             return None
-        self._shrink_gap(self._gaps[gap_at], more)
+        self._take(self._gaps[gap_at], Extent(end, more))
         grown = Extent(extent.start, capacity)
         self._used[used_at] = grown
-        self._free_tokens -= more
         return grown
 
-    def gather_gaps(self, after: Extent | None) -> list[Move]:
-        """Make all gaps one, right behind `after` (None: behind everything). Returns what has to move, in order.
+    def part(self, first: int, last: int, split: int) -> list[Move]:
+        """Make one gap of those around the extents `used[first : last + 1]`. Returns what has to move, in order.
 
-        Extents up to `after` slide down to the bottom, lowest first; those above it slide up to the top, highest
+        Those before index `split` slide down as far as there is room, lowest first; the others slide up, highest
         first. So no move writes over K/V that have not moved yet, and nothing needs a second place to stand.
         """
-        keep_below = 0 if after is None else self._index_of(after) + 1
-        below = self._used if after is None else self._used[:keep_below]
-        above = [] if after is None else self._used[keep_below:]
-        bottom, top = 0, self._capacity
-        lower: list[Extent] = []
-        upper: list[Extent] = []
-        for extent in below:
-            lower.append(Extent(bottom, extent.capacity))
-            bottom += extent.capacity
-        for extent in reversed(above):
-            top -= extent.capacity
-            upper.append(Extent(top, extent.capacity))
-        pairs = [*zip(below, lower, strict=True), *zip(reversed(above), upper, strict=True)]
-        self._used = [*lower, *reversed(upper)]
-        self._gaps = [Extent(bottom, top - bottom)] if top > bottom else []
-        return [Move(source, target) for source, target in pairs if source != target]
+        bottom = _end(self._used[first - 1]) if first else 0
+        top = self._used[last + 1].start if last + 1 < len(self._used) else self._capacity
+        low, high = bottom, top
+        moves: list[Move] = []
+        for index in range(first, min(split, last + 1)):
+            moves.append(self._slide(index, low))
+            low = _end(self._used[index])
+        for index in range(last, max(split, first) - 1, -1):
+            moves.append(self._slide(index, high - self._used[index].capacity))
+            high = self._used[index].start
+        gaps = [gap for gap in self._gaps if not bottom <= gap.start < top]
+        if high > low:
+            insort(gaps, Extent(low, high - low), key=_start)
+        self._gaps = gaps
+        return [move for move in moves if move.source != move.target]
 
-    def _index_of(self, extent: Extent) -> int:
+    def _slide(self, index: int, start: int) -> Move:
+        source = self._used[index]
+        target = Extent(start, source.capacity)
+        self._used[index] = target
+        return Move(source, target)
+
+    def index_of(self, extent: Extent) -> int:
+        """Where in `used` an extent stands."""
         at = bisect_left(self._used, extent.start, key=_start)
         assert at < len(self._used), "not an extent of this allocator"
         assert self._used[at] == extent, "not an extent of this allocator"
@@ -131,8 +136,14 @@ class ExtentAllocator:
             last, end = at + 1, end + self._gaps[at].capacity
         self._gaps[first:last] = [Extent(start, end - start)]
 
-    def _shrink_gap(self, gap: Extent, tokens: int) -> None:
-        """Take `tokens` from the front of `gap`."""
+    def _take(self, gap: Extent, taken: Extent) -> None:
+        """Cut `taken` out of `gap`."""
         at = bisect_left(self._gaps, gap.start, key=_start)
-        rest = Extent(gap.start + tokens, gap.capacity - tokens)
-        self._gaps[at : at + 1] = [rest] if rest.capacity else []
+        before = Extent(gap.start, taken.start - gap.start)
+        behind = Extent(_end(taken), _end(gap) - _end(taken))
+        self._gaps[at : at + 1] = [rest for rest in (before, behind) if rest.capacity]
+        self._free_tokens -= taken.capacity
+
+
+def _end(extent: Extent) -> int:
+    return extent.start + extent.capacity

@@ -6,7 +6,7 @@ are free as far as anyone who asks for room knows.
 
 from __future__ import annotations
 
-from model_worker.batching.eviction import Block, stretch_to_clear
+from model_worker.batching.clearing import Block, Clearing, cheapest_clearing
 from model_worker.batching.extents import ExtentAllocator
 from model_worker.batching.prefix_cache import Donor, PrefixCache
 from model_worker.batching.prefix_index import PrefixKey, Scope
@@ -31,7 +31,7 @@ class KvArena:
         self._cache = PrefixCache(keeps_ended=keeps_ended)
         self._kept_tokens = 0
         self.moved_tokens = 0  # since the start: K/V copied because their row had to move
-        self.gatherings = 0  # since the start: how often rows were moved together
+        self.clearings = 0  # since the start: how often rows were moved together
 
     @property
     def free_tokens(self) -> int:
@@ -72,14 +72,17 @@ class KvArena:
         if donor is not None and kept and (donor.sequence.computed - donor.tokens) * _LOSS <= donor.tokens:
             self._take_over(donor, sequence, capacity)
             return
-        extent = self._find_room(capacity, spared=donor.sequence if donor is not None else None)
-        if extent is None and donor is not None and kept:
-            self._take_over(donor, sequence, capacity)
-            return
+        extent = self._allocator.allocate(capacity)
         if extent is None:
-            self._gather_gaps(None)
+            blocks = self._blocks(spared=donor.sequence if donor is not None else None)
+            clearing = cheapest_clearing(blocks, capacity, self._allocator.capacity)
+            if clearing is None and donor is not None and kept:
+                self._take_over(donor, sequence, capacity)
+                return
+            assert clearing is not None, "more than is free"
+            self._clear(blocks, clearing, clearing.last + 1)
             extent = self._allocator.allocate(capacity)
-        assert extent is not None, "more than is free"
+            assert extent is not None
         self._hold(sequence, extent)
         if donor is not None and donor.sequence.computed >= donor.tokens:
             sequence.computed = self._copied(donor.sequence, extent, donor.tokens)
@@ -90,19 +93,20 @@ class KvArena:
         assert old is not None
         if self._widen_in_place(sequence, capacity):
             return
-        self._evict_behind(old, capacity)
-        if self._widen_in_place(sequence, capacity):
-            return
-        elsewhere = self._find_room(capacity)
-        if elsewhere is None:
-            self._gather_gaps(old)
-            widened = self._widen_in_place(sequence, capacity)
-            assert widened, "more than is free"
-            return
-        self._move(sequence, elsewhere)
-        del self._holders[old]
-        self._allocator.free(old)
-        self._hold(sequence, elsewhere)
+        growing = self._allocator.index_of(old)
+        blocks = self._blocks()
+        clearing = cheapest_clearing(blocks, capacity - old.capacity, self._allocator.capacity, growing)
+        if clearing is None or clearing.moved_tokens >= sequence.computed:
+            elsewhere = self._allocator.allocate(capacity)
+            if elsewhere is not None:
+                self._move(sequence, elsewhere)
+                self._allocator.free(self._release(sequence))
+                self._hold(sequence, elsewhere)
+                return
+        assert clearing is not None, "more than is free"
+        self._clear(blocks, clearing, growing + 1)
+        widened = self._widen_in_place(sequence, capacity)
+        assert widened
 
     def retire(self, sequence: Sequence) -> None:
         """Take the extent of `sequence` back, whose row ended or gave way. What was lent of it is kept while it can."""
@@ -153,35 +157,25 @@ class KvArena:
         if capacity > extent.capacity:
             self.widen(sequence, capacity)
 
-    def _find_room(self, capacity: int, spared: Sequence | None = None) -> Extent | None:
-        """An extent of `capacity` tokens, if kept extents make room where they stand; that of `spared` does not."""
-        extent = self._allocator.allocate(capacity)
-        if extent is not None or not self._kept_tokens:
-            return extent
-        blocks = [
-            Block(one, None if holder is spared else self._cache.last_used(holder))
-            for one, holder in ((one, self._holders[one]) for one in self._allocator.used)
-        ]
-        for one in stretch_to_clear(blocks, capacity, self._allocator.capacity) or []:
-            self._evict(self._holders[one])
-        return self._allocator.allocate(capacity)
+    def _blocks(self, spared: Sequence | None = None) -> list[Block]:
+        """What stands in the arena, in order; the extent of `spared` counts as one where a row lives."""
+        blocks: list[Block] = []
+        for extent in self._allocator.used:
+            holder = self._holders[extent]
+            last_used = None if holder is spared else self._cache.last_used(holder)
+            blocks.append(Block(extent, holder.computed if last_used is None else 0, last_used))
+        return blocks
 
-    def _evict_behind(self, extent: Extent, capacity: int) -> None:
-        """Evict the kept extents that stand where `extent` would grow: no running row is moved to spare them."""
-        end, wanted = extent.start + extent.capacity, extent.start + capacity
-        behind = [one for one in self._allocator.used if end <= one.start < wanted]
-        if wanted <= self._allocator.capacity and all(
-            self._cache.last_used(self._holders[one]) is not None for one in behind
-        ):
-            for one in behind:
-                self._evict(self._holders[one])
-
-    def _gather_gaps(self, after: Extent | None) -> None:
-        """Make one gap of all that no running row holds, right behind `after`, or behind everything."""
-        for kept in self._cache.kept:
-            self._evict(kept)
-        moves = self._allocator.gather_gaps(after)
-        self.gatherings += 1
+    def _clear(self, blocks: list[Block], clearing: Clearing, split: int) -> None:
+        """Evict the kept extents of a stretch and move its rows apart: blocks before `split` down, the others up."""
+        stretch = blocks[clearing.first : clearing.last + 1]
+        stay = [block for block in stretch if block.last_used is None]
+        for block in stretch:
+            if block.last_used is not None:
+                self._evict(self._holders[block.extent])
+        below = sum(block.last_used is None for block in blocks[clearing.first : split])
+        moves = self._allocator.part(clearing.first, clearing.first + len(stay) - 1, clearing.first + below)
+        self.clearings += bool(moves)
         moved = [self._holders.pop(move.source) for move in moves]
         for move, sequence in zip(moves, moved, strict=True):
             self._move(sequence, move.target)

@@ -6,7 +6,8 @@ Rules, in the order in which they are applied:
    are queued again and replayed from their own ids), never an older one: so the oldest row always advances.
 2. Every decoding row gets its one token. Decoding never waits for prefill.
 3. What is left of the step's token budget goes to rows in prefill, oldest first.
-4. Waiting rows are admitted first come, first served, into free places, free tokens and free budget. Rows behind one
+4. Waiting rows are admitted first come, first served, into free places, free tokens and free budget, but half a step
+   of growth is left for each row that runs: an arena filled to the brim copies more than it computes. Rows behind one
    that does not fit may overtake it a bounded number of times; then the place is kept for it. No row is admitted in a
    step that had to preempt one.
 """
@@ -87,6 +88,7 @@ def schedule(
     preempted = len(running) - len(kept)
     admitted: list[Admission] = []
     if waiting and not preempted:
+        free_tokens -= _reserve(running, capacities, limits.growth_tokens)
         admitted = _admit(waiting, _Room(limits.max_num_seqs - len(running), free_tokens, budget), limits)
     return Plan(preempted, capacities, chunks, admitted)
 
@@ -117,6 +119,11 @@ def _grow(running: collections.abc.Sequence[RunningRow], free_tokens: int, growt
             free_tokens -= capacity - row.known
         capacities.append(capacity)
     return capacities, free_tokens
+
+
+def _reserve(running: collections.abc.Sequence[RunningRow], capacities: list[int], growth_tokens: int) -> int:
+    """Tokens that rows which wait leave to those that run: half a step of growth each, as far as they can grow."""
+    return sum(min(growth_tokens // 2, row.most - capacity) for row, capacity in zip(running, capacities, strict=True))
 
 
 def _share_budget(rows: collections.abc.Sequence[RunningRow], budget: int) -> tuple[list[int], int]:

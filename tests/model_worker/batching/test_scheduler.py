@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from model_worker.batching.scheduler import Admission, RunningRow, SchedulerLimits, WaitingRow, schedule
+from tests.model_worker.batching.simulated_worker import SimulatedRow, SimulatedWorker
 
 LIMITS = SchedulerLimits(max_num_seqs=4, max_num_batched_tokens=10, growth_tokens=8, look_ahead=2)
 
@@ -139,64 +138,6 @@ def test_limits_that_make_no_sense_are_refused(limits: dict[str, int]) -> None:
         SchedulerLimits(**limits)
 
 
-@dataclass
-class Simulated:
-    """A row of the simulation: its place in line, its length now and at its end."""
-
-    arrival: int
-    known: int
-    last_length: int
-    computed: int = 0
-    capacity: int = 0
-    overtaken: int = 0
-
-
-@dataclass
-class Simulation:
-    """The scheduler alone, with an arena that is nothing but a number."""
-
-    limits: SchedulerLimits
-    arena: int
-    running: list[Simulated]
-    waiting: list[Simulated]
-
-    def step(self) -> None:
-        free = self.arena - sum(row.capacity for row in self.running)
-        plan = schedule(
-            [RunningRow(row.known, row.computed, row.capacity, row.last_length - 1) for row in self.running],
-            [WaitingRow(row.known, 0, row.last_length - 1, row.overtaken) for row in self.waiting],
-            free,
-            self.limits,
-        )
-        oldest = min(self.running + self.waiting, key=lambda row: row.arrival)
-        before = oldest.computed
-        for _ in range(plan.preempted):
-            row = self.running.pop()
-            row.computed = row.capacity = 0
-            self.waiting.append(row)
-        work = list(zip(self.running, plan.capacities, plan.chunks, strict=True))
-        admitted = [self.waiting[admission.position] for admission in plan.admitted]
-        for row, admission in zip(admitted, plan.admitted, strict=True):
-            work.append((row, admission.capacity, admission.chunk))
-            for older in self.waiting[: admission.position]:
-                older.overtaken += older not in admitted
-                assert older.overtaken <= self.limits.look_ahead
-        self.waiting = [row for row in self.waiting if row not in admitted]
-        self.running += admitted
-        assert sum(chunk for _, _, chunk in work) <= self.limits.max_num_batched_tokens
-        assert len(self.running) <= self.limits.max_num_seqs
-        for row, capacity, chunk in work:
-            row.capacity = capacity
-            assert row.computed + chunk <= capacity <= row.last_length - 1
-            row.computed += chunk
-            row.known += row.computed == row.known
-        assert sum(row.capacity for row in self.running) <= self.arena
-        assert oldest.computed > before or oldest in self.waiting
-        self.running = [row for row in self.running if row.known < row.last_length]
-        self.running.sort(key=lambda row: row.arrival)
-        self.waiting.sort(key=lambda row: row.arrival)
-
-
 ROWS = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 41)), min_size=1, max_size=20)
 
 
@@ -207,25 +148,11 @@ def test_every_row_comes_to_its_end_whatever_the_mix(
     limits = SchedulerLimits(
         max_num_seqs=seqs, max_num_batched_tokens=seqs + more_budget, growth_tokens=growth, look_ahead=look_ahead
     )
-    queue = [Simulated(arrival, known, known + new) for arrival, (known, new) in enumerate(rows)]
-    simulation = Simulation(limits, 100, [], queue)
-    steps = 0
-    while simulation.running or simulation.waiting:
-        simulation.step()
-        steps += 1
-        assert steps < 20_000
+    queue = [SimulatedRow(arrival, 0, known, known + new) for arrival, (known, new) in enumerate(rows)]
+    SimulatedWorker(limits, 100).run(queue)
 
 
-def test_a_huge_row_neither_starves_nor_is_starved_under_a_steady_stream_of_small_ones() -> None:
-    limits = SchedulerLimits(max_num_seqs=4, max_num_batched_tokens=16, growth_tokens=8, look_ahead=3)
-    simulation = Simulation(limits, 100, [], [])
-    huge = Simulated(10, 80, 100)
-    served = 0
-    for arrival in range(1000):
-        simulation.waiting.append(huge if arrival == 10 else Simulated(arrival, 4, 20))
-        simulation.step()
-        if arrival > 10 and huge.known == huge.last_length:
-            served = served or arrival
-    assert huge.known == huge.last_length
-    assert served < 200, "the huge row was served while small ones kept arriving"
-    assert huge.overtaken <= limits.look_ahead
+def test_running_rows_keep_room_to_grow_before_new_ones_are_let_in() -> None:
+    rows = [decoding(5), decoding(5)]
+    assert schedule(rows, [waiting(6)], 14 + 7, LIMITS).admitted == []
+    assert len(schedule(rows, [waiting(6)], 14 + 8, LIMITS).admitted) == 1
