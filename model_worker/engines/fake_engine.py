@@ -25,10 +25,10 @@ from __future__ import annotations
 import collections.abc
 import math
 from array import array
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
-from model_worker.engine import Draw, EngineSpec, Outcome, RowFailure, Scored, Segment, TokenLogprob
+from model_worker.engine import Draw, EngineSpec, GenerationDefaults, Outcome, RowFailure, Scored, Segment, TokenLogprob
 from model_worker.engines.fake_faults import Fault
 from model_worker.sequence import Extent, Sequence
 
@@ -46,6 +46,7 @@ class FakeModel:
     eos_token_ids: frozenset[int] = frozenset()
     eos_after: int | None = None  # after so many generated tokens a row draws the smallest eos id
     adapters: tuple[str, ...] = ()
+    defaults: GenerationDefaults = field(default_factory=GenerationDefaults)
 
     def next_token(self, sequence: Sequence, likeliest: int) -> int:
         """The token after `sequence`, where `likeliest` is the most probable one."""
@@ -93,6 +94,7 @@ class FakeEngine:
             dtype="int64",
             quantization="none",
             adapters=model.adapters,
+            defaults=model.defaults,
         )
 
     @property
