@@ -12,7 +12,7 @@ PROTOS := $(wildcard protos/tokenmill/v1/*.proto)
 export HF_HUB_OFFLINE := 1
 export TOKENMILL_DEMO_MODEL := $(MODEL)
 
-.PHONY: help setup model run demo test test-fast test-slow test-clients check format protos baseline clean
+.PHONY: help setup model run demo test test-fast test-slow test-clients bench check format protos baseline clean
 
 help: ## Explain the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "setup: installing into $(VENV) (a few minutes the first time)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	  --constraint constraints.txt --editable '.[gateway,tokenizer,worker,cli,dev]'
+	  --constraint constraints.txt --editable '.[gateway,tokenizer,worker,cli,bench,dev]'
 	@touch $@
 
 model: $(STAMP) ## Fetch the demo model and convert it, once
@@ -43,6 +43,9 @@ test-fast: $(STAMP) ## Run the tests that need no model: under a minute
 
 test-slow: model ## Run the slow tests
 	@$(BIN)/python -m pytest -m slow --timeout 3600 $(ARGS)
+
+bench: model ## Measure engine and stack beside the alternatives (ARGS="--quick", "--only decode,stack", "--publish")
+	@$(BIN)/python -m benchmarks --model $(MODEL) $(ARGS)
 
 test-clients: model ## Build and run the clients in other languages, and buf curl, against a running stack
 	@clients/test.sh $(BIN)/python $(MODEL)

@@ -33,6 +33,9 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Return 0 if all was measured and, unless it was quick, every promise is kept."""
     given = parse(arguments)
+    if not (given.model / "tokenizer.json").is_file():
+        print(f"bench: there is no model in {given.model}: run `make model`", file=sys.stderr)
+        return 1
     given.output.mkdir(parents=True, exist_ok=True)
     options = options_of(given)
     measure = "quick" if given.quick else f"medians of {options.repetitions}"

@@ -26,6 +26,7 @@ PACKAGES = {
 GRPC = {"grpc", "google", "grpc_health", "grpc_reflection"}
 
 # Besides itself and the standard library. Services never import one another.
+# tests/ and benchmarks/ are not in the tables: they may import everything, and nothing imports them.
 MAY_IMPORT = {
     "tokenmill": {"grpc", "google"},
     "rpc": GRPC | {"tokenmill", "uvloop"},
@@ -45,7 +46,16 @@ ONLY_IN = [
     OnlyIn(
         "gateway",
         WIRE,
-        {"server", "servicer", "requests", "responses", "model_description", "row_messages", "worker_client", "tokenizer_client"},
+        {
+            "server",
+            "servicer",
+            "requests",
+            "responses",
+            "model_description",
+            "row_messages",
+            "worker_client",
+            "tokenizer_client",
+        },
     ),
     OnlyIn("tokenizer_service", WIRE, {"server", "servicer", "messages", "json_values", "encode_response"}),
     OnlyIn("model_worker", WIRE, {"server", "servicer", "messages", "row_requests"}),

@@ -11,12 +11,12 @@ from benchmarks.load.requests import PromptWords, Request
 from benchmarks.load.statistics import median_ratio
 from benchmarks.options import BenchOptions
 from benchmarks.report.results import Cell, Check, Plot, Section, Table
+from benchmarks.sections.baseline import best_environment
 from benchmarks.sections.side_by_side import CONTINUOUS, GENERATE, Contest, start_engines
 from benchmarks.subjects.continuous import ContinuousSubject
 from benchmarks.subjects.engine import EngineSubject
 from benchmarks.subjects.generate import GenerateSubject
 from benchmarks.subjects.remote import Remote
-from benchmarks.subjects.threads import ENVIRONMENT
 from benchmarks.subjects.usage import peak_memory_bytes
 
 FLOORS_AND_GOALS = {1: (2.0, 3.0), 8: (2.3, 3.5), 32: (2.7, 5.0)}  # times generate(), by rows
@@ -29,10 +29,11 @@ Rates = Mapping[int, Mapping[str, list[float]]]  # tokens per second, by rows an
 def measure(options: BenchOptions, words: PromptWords) -> Section:
     """Decode throughput at each number of rows, and what each subject needs in memory."""
     section = Section("Decoding")
+    environment = best_environment(options, words, section)
     with ExitStack() as stack:
         engines = start_engines(stack, options, section)
-        generate = stack.enter_context(Remote(GenerateSubject, options.model, environment=ENVIRONMENT))
-        continuous = stack.enter_context(Remote(ContinuousSubject, options.model, environment=ENVIRONMENT))
+        generate = stack.enter_context(Remote(GenerateSubject, options.model, environment=environment))
+        continuous = stack.enter_context(Remote(ContinuousSubject, options.model, environment=environment))
         subjects: dict[str, Decode] = {
             GENERATE: lambda requests: generate.ask(GenerateSubject.decode, requests),
             CONTINUOUS: lambda requests: continuous.ask(ContinuousSubject.decode, requests),
@@ -63,13 +64,13 @@ def _in_turns(
 
 
 def _throughput(rates: Rates, names: Sequence[str] | Mapping[str, Decode]) -> Table:
-    columns = ["tokens/s", *(f"{rows} rows" for rows in rates)]
+    columns = ["tokens/s", *(f"{rows} rows" if rows > 1 else "1 row" for rows in rates)]
     cells: list[list[Cell]] = [[name, *(_median(by_name.get(name)) for by_name in rates.values())] for name in names]
     return Table("Tokens per second while all rows decode", columns, cells)
 
 
 def _times_generate(rates: Rates, names: Sequence[str] | Mapping[str, Decode]) -> Table:
-    columns = [f"times {GENERATE}", *(f"{rows} rows" for rows in rates)]
+    columns = [f"times {GENERATE}", *(f"{rows} rows" if rows > 1 else "1 row" for rows in rates)]
     cells: list[list[Cell]] = [
         [name, *(_ratio(by_name, name) for by_name in rates.values())] for name in names if name != GENERATE
     ]

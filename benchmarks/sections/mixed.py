@@ -12,12 +12,12 @@ from benchmarks.load.requests import PromptWords, Request
 from benchmarks.load.statistics import Summary, median_ratio
 from benchmarks.options import BenchOptions
 from benchmarks.report.results import Cell, Check, Section, Table
+from benchmarks.sections.baseline import best_environment
 from benchmarks.sections.side_by_side import CONTINUOUS, GENERATE, Contest, start_engines
 from benchmarks.subjects.continuous import ContinuousSubject
 from benchmarks.subjects.engine import EngineSubject
 from benchmarks.subjects.generate import BatchesRun, GenerateSubject
 from benchmarks.subjects.remote import Remote
-from benchmarks.subjects.threads import ENVIRONMENT
 from benchmarks.subjects.transformers_serve import CONTINUOUS as SERVE_CONTINUOUS
 from benchmarks.subjects.transformers_serve import ServeClient, TransformersServer
 
@@ -42,13 +42,14 @@ COLUMNS = [
 def measure(options: BenchOptions, words: PromptWords) -> Section:
     """Throughput and latencies: what is promised in turns, the rest once."""
     section = Section("Mixed lengths")
+    environment = best_environment(options, words, section)
 
     def requests(count: int, repetition: int) -> list[Request]:
         return words.requests(count, options.mixed, variant=repetition)
 
     with ExitStack() as stack:
         engines = start_engines(stack, options, section)
-        generate = stack.enter_context(Remote(GenerateSubject, options.model, environment=ENVIRONMENT))
+        generate = stack.enter_context(Remote(GenerateSubject, options.model, environment=environment))
 
         def with_generate(repetition: int) -> Run:
             return generate.ask(GenerateSubject.batches, requests(options.mixed_requests, repetition), IN_FLIGHT)
@@ -65,13 +66,13 @@ def measure(options: BenchOptions, words: PromptWords) -> Section:
         runs |= Contest[Run](section, {name: run for name, run in ours.items() if name not in promised}).run(1)
 
     def with_continuous(repetition: int) -> Run:
-        with Remote(ContinuousSubject, options.model, environment=ENVIRONMENT) as continuous:
+        with Remote(ContinuousSubject, options.model, environment=environment) as continuous:
             return continuous.ask(ContinuousSubject.closed, requests(options.mixed_once, repetition), IN_FLIGHT)
 
     def with_server(flags: Sequence[str], count: int, repetition: int) -> Run:
         log = options.logs / "transformers-serve.log"
         with (
-            TransformersServer(options.model, flags, log) as server,
+            TransformersServer(options.model, flags, log, environment) as server,
             Remote(ServeClient, server.address, options.model) as client,
         ):
             client.ask(ServeClient.closed, requests(1, -1), 1)  # it loads the model with the first request

@@ -13,7 +13,7 @@ SHORT = Lengths(prompt=(4, 48), output=(1, 8))
 IN_FLIGHT = 16
 LOOKS = 10
 # Small, so that all of it was in use before the first look: the system counts a page only once it was written to.
-KV_MEMORY = ("--kv-cache-memory", "128MiB")
+KV_MEMORY = ("--kv-cache-memory", "64MiB")
 ALLOWED_MIB = 4.0  # what an allocator keeps here or there
 MIB = 2**20
 

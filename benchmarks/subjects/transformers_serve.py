@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -22,7 +22,6 @@ from benchmarks.load.requests import Request
 from benchmarks.load.statistics import Summary, summarize
 from benchmarks.load.trace import Trace
 from benchmarks.subjects.remote import SubjectError
-from benchmarks.subjects.threads import ENVIRONMENT
 
 START_SECONDS = 180.0
 LOOK_SECONDS = 0.2
@@ -34,8 +33,8 @@ CONTINUOUS = ("--continuous-batching", "--cb-block-size", "32", "--cb-num-blocks
 class TransformersServer:
     """Owns the server's process, from when it answers to when it is gone."""
 
-    def __init__(self, model: Path, flags: Sequence[str], log: Path) -> None:
-        """Start it; what it writes goes to the file `log`. Errors: SubjectError."""
+    def __init__(self, model: Path, flags: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
+        """Start it with `environment` beside ours; what it writes goes to the file `log`."""
         self.address = f"127.0.0.1:{_free_port()}"
         host, port = self.address.split(":")
         command = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(model)]
@@ -47,7 +46,7 @@ class TransformersServer:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=os.environ | ENVIRONMENT,
+                env={**os.environ, **environment},
             )
 
     @property
