@@ -46,6 +46,8 @@ class UnreadDelta:
     def merged(self) -> list[OutputDelta]:
         """All of them as one delta, or as few as their length allows; ids and their log-probabilities stay together."""
         text = self._text.getvalue()
+        if not (self._logprobs or self._prompt_logprobs) and max(len(text), len(self._token_ids)) <= MAX_DELTA_LENGTH:
+            return [OutputDelta(self._index, text, self._token_ids)]  # nearly always
         texts = [text[start : start + MAX_DELTA_LENGTH] for start in range(0, len(text), MAX_DELTA_LENGTH)]
         prompts = parts_of(self._prompt_logprobs, MAX_LOGPROB_BYTES)
         parts = zip_longest(texts, self._token_parts(), prompts)

@@ -59,11 +59,11 @@ MESSAGES = {
     " truncate_prompt_tokens?",
     "GenerateResponse": "outputs* usage",
     "ChatResponse": "outputs* usage",
-    "Output": "index text token_ids* logprobs* finish|result error|result usage timing",
+    "Output": "index text token_ids* logprobs* finish|result error|result usage timing prompt_logprobs*",
     "StreamGenerateResponse": "started|event delta|event finished|event failed|event",
     "StreamChatResponse": "started|event delta|event finished|event failed|event",
     "Started": "sampling",
-    "Delta": "index text token_ids* logprobs*",
+    "Delta": "index text token_ids* logprobs* prompt_logprobs*",
     "Finished": "index finish usage timing",
     "Failed": "index error",
     # tokenizer.proto
@@ -78,8 +78,9 @@ MESSAGES = {
     "StopRow": "row",
     "RowParams": "sampling stop_token_ids* output seed? generated_prefix cache_salt priority",
     "WorkerServiceGenerateResponse": "events*",
-    "RowEvent": "row tokens|event finished|event failed|event",
+    "RowEvent": "row tokens|event finished|event failed|event prompt_logprobs|event",
     "RowEvent.Tokens": "ids logprobs*",
+    "RowEvent.PromptLogprobs": "logprobs*",
     "GetWorkerResponse": "worker_id instance_id model adapters* quantization device context_length"
     " vocabulary_fingerprint api_revision progress",
     "LoadReport": "running waiting queued_prompt_tokens kv_tokens_used kv_tokens_total tokens_per_second step"

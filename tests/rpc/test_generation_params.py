@@ -20,7 +20,8 @@ from rpc.generation_params import (
     effective_sampling,
     logprob_count,
 )
-from tokenmill.v1.generation_pb2 import OutputOptions, SamplingParams
+from rpc.transport import MAX_MESSAGE_BYTES
+from tokenmill.v1.generation_pb2 import OutputOptions, SamplingParams, TokenLogprob
 from tokenmill.v1.worker_pb2 import GenerationDefaults
 
 STATUS = grpc.StatusCode
@@ -92,6 +93,12 @@ def test_a_number_of_alternatives_that_cannot_be_is_refused(given):
 def test_alternatives_come_with_what_has_log_probabilities(given, wanted):
     check_output_options(OutputOptions(**given), "output")
     assert alternatives(OutputOptions(**given)) == wanted
+
+
+def test_as_many_log_probabilities_as_there_may_be_fit_into_a_message():
+    most = TokenLogprob(token_id=2**32 - 1, logprob=-1.0, rank=2**31 - 1, text=b"x" * 200)
+    thousand = TokenLogprob(alternatives=[most] * 1000).ByteSize()
+    assert MAX_LOGPROBS / 1000 * thousand < MAX_MESSAGE_BYTES
 
 
 def test_the_log_probabilities_of_a_call_are_bounded_by_their_number():
