@@ -1,59 +1,129 @@
-"""From logits to tokens: greedy rows take the best one, sampling rows the one that (seed, position) points at."""
+"""From logits to tokens: greedy rows take the best one, sampling rows the one that (seed, position) points at.
+
+All rows are done together, and what is drawn comes from the device in one transfer. Only where the filters of a row
+keep more tokens than were looked at is that row drawn once more, among more of them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Rows
+import collections.abc
+from typing import TypeAlias
 
 import torch
 
 from model_worker.engine import Draw, RowFailure
 from model_worker.sequence import SamplingParams, Sequence
-from model_worker.torch_engine.sampling import sampling_weights
+from model_worker.torch_engine.adjustments import adjust
+from model_worker.torch_engine.best import peak
+from model_worker.torch_engine.isolation import fail_alone
+from model_worker.torch_engine.logprobs import read, score
+from model_worker.torch_engine.sampling import first_width, next_width, weigh_all, weigh_best
+from model_worker.torch_engine.transfer import on_device, take_rows
 from rpc.seeds import uniform
 
+Rows: TypeAlias = collections.abc.Sequence[Sequence]
+
 NOT_NUMBERS = RowFailure("LOGITS_NOT_FINITE", "The model's output for this row is not a number.")
+_UNSOUND, _UNSETTLED = -1, -2  # in place of a token
 
 
-def draw_tokens(logits: torch.Tensor, sequences: Rows[Sequence]) -> list[Draw | RowFailure]:
-    """Draw the next token of each sequence from its row of `logits` ([rows, vocabulary], changed in place).
+def draw_tokens(logits: torch.Tensor, sequences: Rows) -> list[Draw | RowFailure]:
+    """Draw the next token of each sequence from its row of `logits` ([rows, vocabulary]), which stay as they are.
 
-    A row with NaN or +inf, or in which nothing may be drawn, fails alone. One transfer from the device for all rows,
-    and where a row has a top_p one more for each time that its nucleus is looked for among more tokens.
+    A row with NaN or +inf, or in which nothing may be drawn, fails alone; so does one whose parameters raise an
+    exception. Errors: OutOfMemory.
     """
-    _ban(logits, sequences)
-    peaks, tokens = logits.max(dim=-1)  # NaN wins every comparison, so the peak tells whether a row is sound
-    sampling = [index for index, row in enumerate(sequences) if row.params.sampling.temperature > 0]
-    if sampling:
-        params = [sequences[index].params.sampling for index in sampling]
-        positions = [len(sequences[index].ids) for index in sampling]
-        tokens[sampling] = sample(logits[sampling], params, positions)
-    sound = torch.isfinite(peaks)
-    drawn = torch.where(sound, tokens, -1).tolist()
-    return [Draw(token) if token >= 0 else NOT_NUMBERS for token in drawn]
+    return fail_alone(
+        lambda rows: _draw(take_rows(logits, rows), [sequences[row] for row in rows]), range(len(sequences))
+    )
 
 
-def sample(logits: torch.Tensor, params: Rows[SamplingParams], positions: Rows[int]) -> torch.Tensor:
-    """Draw one token per row (int64 [rows]): inverse CDF in float64, in the order of the vocabulary.
+def sample(
+    logits: torch.Tensor, params: collections.abc.Sequence[SamplingParams], positions: list[int], width: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw one token per row among its `width` best, or with 0 among all: inverse CDF in float64, in order of the ids.
 
     The token is the first whose cumulative probability exceeds the row's number, `rpc.seeds.uniform(seed, position)`
-    with the position of the token drawn. Rows that are not sound get any token.
+    with the position of the token drawn. Returns the tokens (int64 [rows]) and whether they hold (bool [rows]): where
+    not, the width was too little. Rows that are not sound get any token.
     """
-    cumulative = sampling_weights(logits, params).cumsum(dim=-1)
     numbers = [uniform(row.seed, position) for row, position in zip(params, positions, strict=True)]
+    points = on_device(numbers, torch.float64, logits.device)
+    if width == 0:
+        return _first_beyond(points, weigh_all(logits, params)), torch.ones_like(points, dtype=torch.bool)
+    window = weigh_best(logits, params, width)
+    places = _first_beyond(points, window.weights)
+    return window.ids.gather(1, places.unsqueeze(1)).squeeze(1), window.settled
+
+
+def _draw(logits: torch.Tensor, sequences: Rows) -> list[Draw | RowFailure]:
+    adjusted = adjust(logits, sequences)
+    outcomes: dict[int, Draw | RowFailure] = {}
+    widths = {index: _first_width(row, logits.shape[1]) for index, row in enumerate(sequences)}
+    while widths:
+        rows = list(widths)
+        attempts = _attempt(
+            take_rows(logits, rows),
+            take_rows(adjusted, rows),
+            [sequences[row] for row in rows],
+            list(widths.values()),
+        )
+        outcomes |= {row: outcome for row, outcome in zip(rows, attempts, strict=True) if outcome is not None}
+        widths = {row: next_width(width, logits.shape[1]) for row, width in widths.items() if row not in outcomes}
+    return [outcomes[row] for row in range(len(sequences))]
+
+
+def _attempt(
+    logits: torch.Tensor, adjusted: torch.Tensor, sequences: Rows, widths: list[int]
+) -> list[Draw | RowFailure | None]:
+    """Draw each row among its so many best tokens. None: they were not enough. `logits` are what the model said."""
+    peaks, tokens = peak(adjusted)  # NaN wins every comparison, so the peak tells whether a row is sound
+    settled = torch.ones_like(tokens, dtype=torch.bool)
+    sampling = [index for index, row in enumerate(sequences) if row.params.sampling.temperature > 0]
+    for width in sorted({widths[index] for index in sampling}):
+        members = [index for index in sampling if widths[index] == width]
+        params = [sequences[index].params.sampling for index in members]
+        positions = [len(sequences[index].ids) for index in members]
+        places = on_device(members, torch.int64, logits.device)
+        tokens[places], settled[places] = sample(take_rows(adjusted, members), params, positions, width)
+    told = tokens.where(settled, _UNSETTLED).where(peaks.isfinite(), _UNSOUND)
+    return _outcomes(told, tokens, logits, sequences)
+
+
+def _outcomes(
+    told: torch.Tensor, tokens: torch.Tensor, logits: torch.Tensor, sequences: Rows
+) -> list[Draw | RowFailure | None]:
+    """Bring what was drawn to the host, with the log-probabilities that rows ask for, in one transfer."""
+    counts = {i: row.params.logprobs for i, row in enumerate(sequences) if row.params.logprobs is not None}
+    if not counts:
+        return [_outcome(token) for token in told.tolist()]
+    wanting = list(counts)
+    chosen = take_rows(tokens, wanting)
+    scored = score(take_rows(logits, wanting), chosen, max(counts.values()))
+    packed = torch.cat([told.to(torch.float64), scored.flatten()]).tolist()
+    outcomes = [_outcome(int(token)) for token in packed[: len(sequences)]]
+    columns = scored.shape[1]
+    for place, (index, count) in enumerate(counts.items()):
+        drawn, start = outcomes[index], len(sequences) + place * columns
+        if isinstance(drawn, Draw):
+            outcomes[index] = Draw(drawn.token_id, read(packed[start : start + columns], drawn.token_id, count))
+    return outcomes
+
+
+def _outcome(told: int) -> Draw | RowFailure | None:
+    if told == _UNSETTLED:
+        return None
+    return NOT_NUMBERS if told == _UNSOUND else Draw(told)
+
+
+def _first_width(row: Sequence, vocabulary: int) -> int:
+    return first_width(row.params.sampling, vocabulary) if row.params.sampling.temperature > 0 else 0
+
+
+def _first_beyond(shares: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Return the first place in each row up to which `weights` (summed up in place) exceed a share of their sum."""
+    cumulative = weights.cumsum_(dim=-1)
     # The sum as it came out of the rounding is the last value, so that no number falls beyond the last token.
-    points = torch.tensor(numbers, dtype=torch.float64, device=logits.device).unsqueeze(1) * cumulative[:, -1:]
-    tokens = torch.searchsorted(cumulative, points, right=True).squeeze(1)
-    return tokens.clamp_max(logits.shape[1] - 1)
-
-
-def _ban(logits: torch.Tensor, sequences: Rows[Sequence]) -> None:
-    """Put what may not end a row before its `min_new_tokens` out of reach."""
-    banned = [
-        (index, token)
-        for index, row in enumerate(sequences)
-        if row.generated_tokens < row.params.min_new_tokens
-        for token in row.banned_ids
-    ]
-    if banned:
-        rows, tokens = torch.tensor(banned, device=logits.device).unbind(1)
-        logits[rows, tokens] = -torch.inf
+    points = shares.unsqueeze(1) * cumulative[:, -1:]
+    places = torch.searchsorted(cumulative, points, right=True).squeeze(1)
+    return places.clamp_max(weights.shape[1] - 1)

@@ -1,83 +1,100 @@
-"""What the sampling parameters make of logits: temperature, then top-k, then top-p, row by row, vectorised.
+"""What the sampling parameters make of logits: temperature, top-k, top-p, min-p, typical-p, row by row, vectorised.
 
 The order and the edge cases are those of transformers' logits warpers: tokens equal to the k-th best stay, top-p keeps
 the smallest set of best tokens whose probabilities reach `top_p` and at least one, and among equals at its edge those
-with the higher ids. The work is in place where it can be: at these sizes fresh memory costs more than arithmetic.
+with the higher ids.
+
+What the filters keep is nearly always among a few best tokens, so only those are looked at first: a window. A row
+whose window cannot tell everything says so and has to be given a wider one; the widest is the whole vocabulary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 
 from model_worker.sequence import SamplingParams
+from model_worker.torch_engine.best import best
+from model_worker.torch_engine.filters import Filters, Mass, keep_best, keep_typical, mass
+from model_worker.torch_engine.transfer import on_device, take_rows
 
-# A full sort of a large vocabulary costs milliseconds a row, and most nuclei are small: look among this many best
-# tokens first, and among this many times more as long as that is too few.
-_NUCLEUS_GUESS = 64
-_NUCLEUS_GROWTH = 8
+_WIDTHS = (64, 512)  # then the whole: sorting that is not much dearer than finding the best thousands in it
 
 
-def sampling_weights(logits: torch.Tensor, params: Sequence[SamplingParams]) -> torch.Tensor:
-    """Return the probabilities of the next token up to a factor per row: float64 [rows, vocabulary], 0 = never drawn.
+class Window(NamedTuple):
+    """The best tokens of each row, and what the filters left of them."""
+
+    ids: torch.Tensor  # int64 [rows, width], ascending
+    weights: torch.Tensor  # float64 [rows, width]: the probabilities up to a factor per row, 0 = never drawn
+    settled: torch.Tensor  # bool [rows]: whatever is not in the window has the weight 0
+
+
+def first_width(params: SamplingParams, vocabulary: int) -> int:
+    """Return how wide a window to look at first; 0 where nothing is filtered and none is needed."""
+    if params.top_k == 0 and params.top_p >= 1 and params.min_p <= 0 and params.typical_p >= 1:
+        return 0
+    return next_width(params.top_k, vocabulary)
+
+
+def next_width(width: int, vocabulary: int) -> int:
+    """Return how wide a window to look at where `width` is too little."""
+    return next((wider for wider in _WIDTHS if width < wider < vocabulary), vocabulary)
+
+
+def weigh_all(logits: torch.Tensor, params: Sequence[SamplingParams]) -> torch.Tensor:
+    """Return what temperature alone makes of `logits`: weights like a window's, of the whole vocabulary.
 
     `logits` may have any floating dtype and stay as they are. Every row of `params` has a temperature above zero.
     """
-    weights = logits.to(torch.float64, copy=True)
-    # Subtracting the peak changes no probability, and keeps a tiny temperature from overflowing.
-    weights -= weights.amax(dim=-1, keepdim=True)
-    weights /= _column([row.temperature for row in params], weights)
-    weights.exp_()
-    top_k = [min(row.top_k, weights.shape[1]) for row in params]
-    if any(top_k):
-        _keep_best(weights, top_k)
-    top_p = [row.top_p for row in params]
-    if min(top_p) < 1.0:
-        _keep_nuclei(weights, top_p)
-    return weights
+    return _exponents(logits, params).exp_()
 
 
-def _keep_best(weights: torch.Tensor, top_k: list[int]) -> None:
-    """Keep what is at least as good as the `top_k`-th best token of its row; 0 keeps all."""
-    ranked = weights.topk(max(top_k), dim=-1).values
-    places = torch.tensor(top_k, device=weights.device).unsqueeze(1)
-    edges = ranked.gather(1, (places - 1).clamp_min(0)).masked_fill_(places == 0, 0.0)
-    weights.masked_fill_(weights < edges, 0.0)
+def weigh_best(logits: torch.Tensor, params: Sequence[SamplingParams], width: int) -> Window:
+    """Return what the filters leave of the `width` best tokens: more than any row's top_k, or the whole vocabulary."""
+    is_whole = width == logits.shape[1]
+    if is_whole:
+        ids = torch.arange(width, device=logits.device).expand_as(logits)
+        weights = weigh_all(logits, params)
+        of_all = mass(weights)
+    else:
+        values, unordered = best(logits, width)
+        ids, order = unordered.sort(dim=-1)
+        weights = weigh_all(values.gather(1, order), params)
+        of_all = _mass_of_all(logits, params)
+    filters = Filters.of(params, logits.device)
+    weights, settled = keep_best(weights, filters, of_all.total)
+    if any(row.typical_p < 1 for row in params):
+        weights, told = keep_typical(weights, filters, of_all)
+        settled |= told
+    return Window(ids, weights, (settled | is_whole).squeeze(1))
 
 
-def _keep_nuclei(weights: torch.Tensor, top_p: list[float]) -> None:
-    """Keep each row's nucleus; 1 keeps all."""
-    goals = weights.sum(dim=-1, keepdim=True) * _column(top_p, weights)
-    edges = torch.zeros_like(goals)
-    rows = [row for row, share in enumerate(top_p) if share < 1.0]
-    width = _NUCLEUS_GUESS
-    while rows:
-        width = min(width, weights.shape[1])
-        ranked = weights[rows].topk(width, dim=-1).values
-        before = ranked.cumsum(dim=-1) - ranked  # what the better ones weigh together
-        needed = before < goals[rows]
-        needed[:, 0] = True
-        kept = needed.sum(dim=-1, keepdim=True)
-        edges[rows] = ranked.gather(1, kept - 1)
-        following = ranked.gather(1, kept.clamp_max(width - 1))
-        too_few = needed[:, -1:] & (width < weights.shape[1])
-        equals_follow = (following == edges[rows]) & (kept < width)
-        told = torch.cat((kept, too_few, equals_follow), dim=1).tolist()  # one transfer from the device
-        for row, (count, is_too_few, has_equals) in zip(rows, told, strict=True):
-            if has_equals and not is_too_few:
-                _drop_lower_equals(weights[row], edges[row], count)
-        rows = [row for row, (_, is_too_few, _) in zip(rows, told, strict=True) if is_too_few]
-        width *= _NUCLEUS_GROWTH
-    weights.masked_fill_(weights < edges, 0.0)
+def _mass_of_all(logits: torch.Tensor, params: Sequence[SamplingParams]) -> Mass:
+    """Return the mass of the whole vocabulary for the rows whose filters ask for it, 0 for the others."""
+    total, spread = torch.zeros(2, len(params), 1, dtype=torch.float64, device=logits.device)
+    rows = [i for i, row in enumerate(params) if row.top_k == 0 and (row.top_p < 1 or Filters.is_only_typical(row))]
+    if rows:
+        exponents = _exponents(take_rows(logits, rows), [params[row] for row in rows])
+        places = on_device(rows, torch.int64, logits.device)
+        if any(Filters.is_only_typical(params[row]) for row in rows):
+            exponents.clamp_min_(-800.0)  # of weight 0 as before, but 0 times it is not NaN
+            weights = exponents.exp()
+            spread[places] = -torch.linalg.vecdot(weights, exponents).unsqueeze(1)
+        else:
+            weights = exponents.exp_()
+        total[places] = weights.sum(dim=-1, keepdim=True)
+    return Mass(total, spread)
 
 
-def _drop_lower_equals(weights: torch.Tensor, edge: torch.Tensor, kept: int) -> None:
-    """Drop the lowest ids among those of one row that equal its `edge`, until `kept` tokens are left from it up."""
-    too_many = (weights >= edge).sum() - kept
-    equals = weights == edge
-    weights.masked_fill_(equals & (equals.cumsum(dim=-1) <= too_many), 0.0)
+def _exponents(logits: torch.Tensor, params: Sequence[SamplingParams]) -> torch.Tensor:
+    """Return `logits` over temperature in float64, each row's best at 0.
 
-
-def _column(numbers: list[float], like: torch.Tensor) -> torch.Tensor:
-    return torch.tensor(numbers, dtype=like.dtype, device=like.device).unsqueeze(1)
+    Subtracting the peak changes no probability, and keeps a tiny temperature from overflowing. The work is in place:
+    at these sizes fresh memory costs more than arithmetic.
+    """
+    exponents = logits.to(torch.float64, copy=True)
+    exponents -= logits.amax(dim=-1, keepdim=True)
+    exponents /= on_device([row.temperature for row in params], torch.float64, logits.device).unsqueeze(1)
+    return exponents

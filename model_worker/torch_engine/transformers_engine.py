@@ -11,9 +11,10 @@ from transformers import PreTrainedModel
 
 from model_worker.engine import EngineSpec, Outcome, Segment
 from model_worker.sequence import Extent
+from model_worker.torch_engine.answers import answer_step
 from model_worker.torch_engine.attention import RaggedAttention
 from model_worker.torch_engine.attention_probe import attention_function
-from model_worker.torch_engine.draw import draw_tokens
+from model_worker.torch_engine.forward_passes import HeadRow
 from model_worker.torch_engine.kv_storage import KvStorage, LayerShape
 from model_worker.torch_engine.lora_linear import LoraSwitch, by_adapter
 from model_worker.torch_engine.out_of_memory import named_out_of_memory
@@ -61,15 +62,8 @@ class TransformersEngine:
 
     def _step(self, segments: Sequence[Segment]) -> list[Outcome]:
         """`step`, with the segments of one adapter side by side."""
-        drawing = [index for index, segment in enumerate(segments) if segment.draws]
-        # Where nothing is drawn one row still goes through the head: the model has no way to leave it out.
         with named_out_of_memory(), torch.inference_mode():
-            logits = self._last_logits(segments, drawing or [0])
-            drawn = draw_tokens(logits, [segments[index].sequence for index in drawing]) if drawing else []
-        outcomes: list[Outcome] = [None] * len(segments)
-        for index, outcome in zip(drawing, drawn, strict=True):
-            outcomes[index] = outcome
-        return outcomes
+            return answer_step(segments, self._logits)
 
     def last_logits(self, segments: Sequence[Segment]) -> torch.Tensor:
         """Compute `segments` like `step`, and return the logits after each last token: [segments, vocabulary].
@@ -77,7 +71,7 @@ class TransformersEngine:
         Errors: OutOfMemory.
         """
         with named_out_of_memory(), torch.inference_mode():
-            return self._last_logits(segments, list(range(len(segments))))
+            return self._logits(segments, [HeadRow(place) for place in range(len(segments))])
 
     def copy_kv(self, source: Extent, target: Extent, tokens: int) -> None:
         """Copy the K/V of the first `tokens` tokens of `source` to the start of `target`. Errors: OutOfMemory."""
@@ -96,14 +90,17 @@ class TransformersEngine:
         if self.spec.device.startswith("cuda"):
             torch.cuda.empty_cache()
 
-    def _last_logits(self, segments: Sequence[Segment], wanted: list[int]) -> torch.Tensor:
+    def _logits(self, segments: Sequence[Segment], head_rows: Sequence[HeadRow]) -> torch.Tensor:
+        """Compute `segments` in one call of the model, and return what `head_rows` ask for: [head rows, vocabulary]."""
+        places = [row.place for row in head_rows]
         layout = StepLayout(segments, self._model.device, token_by_token=self._token_by_token)
-        with self._attention.during(layout), self.lora.during(segments, [segments[index] for index in wanted]):
+        wanted = layout.last_rows[places] - torch.tensor([row.back for row in head_rows])
+        with self._attention.during(layout), self.lora.during(segments, [segments[place] for place in places]):
             output = self._model(
                 input_ids=layout.input_ids,
                 position_ids=layout.position_ids,
                 use_cache=False,
-                logits_to_keep=layout.last_rows[wanted].to(self._rows_device),
+                logits_to_keep=wanted.to(self._rows_device),
             )
         logits: torch.Tensor = output.logits[0]
         return logits
