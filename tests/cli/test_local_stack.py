@@ -29,6 +29,7 @@ async def test_a_stack_answers_inside_its_context_and_is_gone_after_it() -> None
     async with fake_stack() as stack:
         addresses = dict(stack.addresses)
         assert len(children()) == 3
+        assert set(stack.pids) == set(addresses)
         await stack.unless_one_ends(stream_chat(addresses["gateway"], greedy_chat("Hello?", 8), pieces.append))
     assert "".join(pieces) == TEXT
     assert set(addresses) == {"gateway", "tokenizer", "worker"}
