@@ -52,9 +52,16 @@ class WorkerSettings(ServiceSettings):
     max_queued_rows: int = option(
         "rows that wait at most; beyond it calls are refused", 256, at_least=0, at_most=100_000
     )
+    enable_prefix_caching: bool = option(
+        "keep the keys and values of rows that ended, and start rows from those of others that share their prefix", True
+    )
     kv_cache_memory: int | None = option(
         "bytes for keys and values, such as 4GiB; none: from what is free", None, at_least=1, at_most=2**50, size=True
     )
+    lora_modules: tuple[str, ...] = option(
+        "[NAME=]PATH of a LoRA adapter's folder, as peft writes it, served beside the model; repeatable", ()
+    )
+    max_lora_rank: int = option("largest rank of an adapter", 64, at_least=1, at_most=4096)
     threads: int | None = option("CPU threads; none: the cores our cgroup grants", None, at_least=1, at_most=1024)
     seed: int = option(
         "of sampling rows whose caller gives none (a gateway always does)", 0, at_least=0, at_most=2**64 - 1

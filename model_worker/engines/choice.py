@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from model_worker.engine import Engine
+from model_worker.loading.adapter_files import adapter_folders
 from model_worker.loading.load_errors import LoadError
 from model_worker.loading.load_progress import LoadProgress
 from model_worker.loading.schemes import QuantizationOptions
@@ -41,6 +42,8 @@ def _transformers(settings: WorkerSettings, progress: Callable[[LoadProgress], N
         max_model_len=settings.max_model_len,
         kv_cache_memory=settings.kv_cache_memory,
         threads=settings.threads or granted_cores(),
+        adapters=adapter_folders(settings.lora_modules, settings.model_name),
+        max_lora_rank=settings.max_lora_rank,
     )
     return loader.load_engine(wanted, progress)
 
@@ -53,6 +56,7 @@ def _fake(settings: WorkerSettings) -> Engine:
         vocabulary_size=_vocabulary_size(settings.tokenizer_folder),
         context_length=context_length,
         kv_capacity_tokens=8 * context_length,
+        adapters=tuple(adapter_folders(settings.lora_modules, settings.model_name)),
     )
     return FakeEngine(model)
 

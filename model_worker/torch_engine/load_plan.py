@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -29,6 +30,8 @@ class LoadSettings:
     max_model_len: int | None = None  # tokens
     kv_cache_memory: int | None = None  # bytes
     threads: int | None = None  # of one torch operation
+    adapters: Mapping[str, Path] = field(default_factory=dict)  # folders of LoRA adapters, by name
+    max_lora_rank: int = 64
 
 
 @dataclass(frozen=True, slots=True)

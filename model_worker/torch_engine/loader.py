@@ -8,20 +8,20 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 
 from model_worker.engine import EngineSpec
+from model_worker.loading.adapter_files import read_adapter_files
 from model_worker.loading.load_errors import UnavailableOptionError
 from model_worker.loading.load_progress import LoadProgress, LoadStage
 from model_worker.loading.model_files import ModelFiles, read_model_files
 from model_worker.torch_engine.attention_probe import probe_layers
 from model_worker.torch_engine.kv_budget import kv_capacity
-from model_worker.torch_engine.kv_storage import LayerShape
 from model_worker.torch_engine.load_plan import LoadPlan, LoadSettings
+from model_worker.torch_engine.lora_weights import adapter_bytes, attach_adapters
 from model_worker.torch_engine.pretrained import load_pretrained
 from model_worker.torch_engine.rope_check import check_rope
 from model_worker.torch_engine.self_test import SELF_TEST_TOKENS, self_test
@@ -40,6 +40,7 @@ def load_engine(settings: LoadSettings, progress: Callable[[LoadProgress], None]
     """
     progress(LoadProgress("checking files", 0.0))
     files = read_model_files(settings.model)
+    adapters = read_adapter_files(settings.adapters, settings.max_lora_rank)
     context_length = _context_length(settings, files)
     plan = LoadPlan.of(settings, files)
     _use_threads(settings.threads)
@@ -54,6 +55,7 @@ def load_engine(settings: LoadSettings, progress: Callable[[LoadProgress], None]
     report.log(plan.scheme)
 
     progress(LoadProgress("preparing", _WEIGHTS_SHARE))
+    lora = attach_adapters(model, adapters, plan.dtype)
     check_rope(model.config.get_text_config(), context_length)
     layers = probe_layers(model)
     bytes_per_token: Counter[torch.device] = Counter()
@@ -72,9 +74,12 @@ def load_engine(settings: LoadSettings, progress: Callable[[LoadProgress], None]
         dtype=str(plan.dtype).removeprefix("torch."),
         quantization=plan.scheme,
         defaults=files.defaults,
-        weight_bytes=report.total_bytes,
+        weight_bytes=report.total_bytes + adapter_bytes(model),
+        adapters=tuple(adapter.name for adapter in adapters),
     )
-    return _tested_engine(model, layers, spec, progress)
+    engine = TransformersEngine(model, layers, spec, lora)
+    _prove(engine, model, progress)
+    return engine
 
 
 def _context_length(settings: LoadSettings, files: ModelFiles) -> int:
@@ -114,13 +119,8 @@ def _use_threads(threads: int | None) -> None:
         torch.set_num_interop_threads(1)
 
 
-def _tested_engine(
-    model: PreTrainedModel,
-    layers: Mapping[nn.Module, LayerShape],
-    spec: EngineSpec,
-    progress: Callable[[LoadProgress], None],
-) -> TransformersEngine:
-    engine = TransformersEngine(model, layers, spec)
+def _prove(engine: TransformersEngine, model: PreTrainedModel, progress: Callable[[LoadProgress], None]) -> None:
+    """Test `engine`, or close it. Errors: UnsupportedModelError, OutOfMemory."""
     progress(LoadProgress("testing", 0.95))
     try:
         with unrounded_activations(model):
@@ -129,4 +129,3 @@ def _tested_engine(
         engine.close()
         raise
     _log.info("self-test passed: deviation %.2g of at most %.2g", result.deviation, result.tolerance)
-    return engine

@@ -108,7 +108,8 @@ class LoraLinear(nn.Module):
         """Return [..., out] for `x` [..., in], whose rows are those of `LoraRows`."""
         out: torch.Tensor = self.base(x)
         if self._rows.runs:
-            self._add_pairs(x.reshape(-1, x.shape[-1]), out.view(-1, out.shape[-1]))
+            # A layer of a model that is spread over several devices moves its input by itself.
+            self._add_pairs(x.reshape(-1, x.shape[-1]).to(out.device), out.view(-1, out.shape[-1]))
         return out
 
     def _add_pairs(self, x: torch.Tensor, out: torch.Tensor) -> None:

@@ -5,6 +5,7 @@ Every matrix that adapter_config.json leads to expect has to be there, with the 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import TypeAlias
@@ -19,10 +20,12 @@ from transformers.pytorch_utils import Conv1D
 from model_worker.loading.adapter_config import AdapterConfig
 from model_worker.loading.adapter_files import AdapterFiles
 from model_worker.loading.load_errors import AdapterError
+from model_worker.torch_engine.bitsandbytes_layers import is_bitsandbytes
 from model_worker.torch_engine.int8_linear import Int8Linear
 from model_worker.torch_engine.lora_linear import LoraLinear, LoraPair, LoraSwitch
 from model_worker.torch_engine.out_of_memory import named_out_of_memory
 
+_log = logging.getLogger("tokenmill.worker.load")
 Linear: TypeAlias = nn.Linear | Conv1D | Int8Linear  # bitsandbytes' layers are nn.Linear
 
 
@@ -47,6 +50,8 @@ def attach_adapters(model: PreTrainedModel, adapters: Sequence[AdapterFiles], dt
                 layer = LoraLinear(layer, switch.drawn if layer is head else switch.tokens)
                 model.set_submodule(name, layer)
             layer.add(adapter.name, pair)
+    if adapters:
+        _log.info("adapters: %d, %.1f MiB", len(adapters), adapter_bytes(model) / 2**20)
     return switch
 
 
@@ -83,20 +88,22 @@ def _pair(
 ) -> LoraPair:
     rank = config.rank_of(name)
     width_in, width_out = _widths(layer)
-    like = layer.weight if layer.weight.is_floating_point() else torch.empty(0, dtype=dtype, device=layer.weight.device)
+    quantized = isinstance(layer, Int8Linear) or is_bitsandbytes(layer)
+    like = torch.empty(0, dtype=dtype if quantized else layer.weight.dtype, device=layer.weight.device)
     a, b = (
         _matrix(weights, _key(name, side), sizes, like)
         for side, sizes in (("A", (rank, width_in)), ("B", (width_out, rank)))
     )
-    return LoraPair(a.t(), b.t(), config.scaling_of(name))
+    return LoraPair(a, b, config.scaling_of(name))
 
 
 def _matrix(weights: Mapping[str, torch.Tensor], key: str, sizes: tuple[int, int], like: torch.Tensor) -> torch.Tensor:
-    """Return a copy of the weight `key` in the dtype and on the device of `like`. Errors: ValueError."""
+    """Return the weight `key`, transposed, as a copy in the dtype and on the device of `like`. Errors: ValueError."""
     weight = weights[key]
     if tuple(weight.shape) != sizes:
         raise ValueError(f"{key} is {list(weight.shape)} where the model and the rank ask for {list(sizes)}")
-    matrix = weight.to(like.device, like.dtype, copy=True)
+    # Laid out as it is read: products with it take two thirds of the time that a transposed view costs.
+    matrix = weight.t().to(like.device, like.dtype).clone(memory_format=torch.contiguous_format)
     if not matrix.isfinite().all():
         raise ValueError(f"{key} has values that are no finite numbers in {str(like.dtype).removeprefix('torch.')}")
     return matrix

@@ -55,3 +55,13 @@ def merged(family: str, folder: Path, scaling: Callable[[str], float] = lambda _
                 # A new matrix: one that a head shares with the embedding changes for the head only.
                 layer.weight = nn.Parameter(layer.weight + (delta.t() if isinstance(layer, Conv1D) else delta))
     return model
+
+
+def add_to_layers(model: PreTrainedModel, folder: Path, scaling: float = 2.0) -> None:
+    """Let every targeted layer of `model`, quantized or not, give what it gives and scaling · B (A x) for all rows."""
+    tensors = load_file(folder / "adapter_model.safetensors")
+    for key in tensors:
+        if key.endswith(".lora_A.weight"):
+            a, b = tensors[key].double(), tensors[key.replace("lora_A", "lora_B")].double()
+            layer = model.get_submodule(key.removeprefix("base_model.model.").removesuffix(".lora_A.weight"))
+            layer.register_forward_hook(lambda _, inputs, out, a=a, b=b: out + scaling * inputs[0] @ a.t() @ b.t())
