@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 
 from benchmarks.load.requests import PromptWords, Request
@@ -17,11 +17,10 @@ from benchmarks.subjects.continuous import ContinuousSubject
 from benchmarks.subjects.engine import EngineSubject
 from benchmarks.subjects.generate import GenerateSubject
 from benchmarks.subjects.remote import Remote
-from benchmarks.subjects.usage import peak_memory_bytes
+from benchmarks.subjects.usage import memory_bytes, peak_memory_bytes
 
 FLOORS_AND_GOALS = {1: (2.0, 3.0), 8: (2.3, 3.5), 32: (2.7, 5.0)}  # times generate(), by rows
 WEIGHTS_CEILING = 0.47  # of float32's
-MIB = 2**20
 Decode = Callable[[Sequence[Request]], float]
 Rates = Mapping[int, Mapping[str, list[float]]]  # tokens per second, by rows and subject, one per repetition
 
@@ -63,13 +62,13 @@ def _in_turns(
     return contest.run(options.repetitions)
 
 
-def _throughput(rates: Rates, names: Sequence[str] | Mapping[str, Decode]) -> Table:
+def _throughput(rates: Rates, names: Iterable[str]) -> Table:
     columns = ["tokens/s", *(f"{rows} rows" if rows > 1 else "1 row" for rows in rates)]
     cells: list[list[Cell]] = [[name, *(_median(by_name.get(name)) for by_name in rates.values())] for name in names]
     return Table("Tokens per second while all rows decode", columns, cells)
 
 
-def _times_generate(rates: Rates, names: Sequence[str] | Mapping[str, Decode]) -> Table:
+def _times_generate(rates: Rates, names: Iterable[str]) -> Table:
     columns = [f"times {GENERATE}", *(f"{rows} rows" if rows > 1 else "1 row" for rows in rates)]
     cells: list[list[Cell]] = [
         [name, *(_ratio(by_name, name) for by_name in rates.values())] for name in names if name != GENERATE
@@ -78,11 +77,16 @@ def _times_generate(rates: Rates, names: Sequence[str] | Mapping[str, Decode]) -
 
 
 def _memory(pids: Mapping[str, int], weights: Mapping[str, int]) -> Table:
+    """What is resident at the end, and was at most: loading can take more than serving."""
     rows: list[list[Cell]] = [
-        [name, weights[name] / MIB if name in weights else None, peak_memory_bytes(pid) / MIB]
+        [name, _mib(weights.get(name)), _mib(memory_bytes(pid)), _mib(peak_memory_bytes(pid))]
         for name, pid in pids.items()
     ]
-    return Table("Memory", ["MiB", "weights and buffers", "most resident"], rows)
+    return Table("Memory", ["MiB", "weights and buffers", "resident", "most resident"], rows)
+
+
+def _mib(size: int | None) -> float | None:
+    return None if size is None else size / 2**20
 
 
 def _speed_checks(rates: Rates, served: str) -> list[Check]:
@@ -99,7 +103,7 @@ def _weight_check(weights: Mapping[str, int]) -> Check:
     return Check("weights and buffers of int8, times fp32's", ratio, at_most=WEIGHTS_CEILING)
 
 
-def _plot(rates: Rates, names: Sequence[str] | Mapping[str, Decode]) -> Plot:
+def _plot(rates: Rates, names: Iterable[str]) -> Plot:
     lines = {
         name: [(float(rows), statistics.median(by_name[name])) for rows, by_name in rates.items() if by_name.get(name)]
         for name in names

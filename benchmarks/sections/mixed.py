@@ -6,6 +6,7 @@ import functools
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from benchmarks.load.requests import PromptWords, Request
@@ -42,51 +43,62 @@ COLUMNS = [
 def measure(options: BenchOptions, words: PromptWords) -> Section:
     """Throughput and latencies: what is promised in turns, the rest once."""
     section = Section("Mixed lengths")
-    environment = best_environment(options, words, section)
-
-    def requests(count: int, repetition: int) -> list[Request]:
-        return words.requests(count, options.mixed, variant=repetition)
-
+    workload = _Workload(options, words, best_environment(options, words, section))
     with ExitStack() as stack:
         engines = start_engines(stack, options, section)
-        generate = stack.enter_context(Remote(GenerateSubject, options.model, environment=environment))
-
-        def with_generate(repetition: int) -> Run:
-            return generate.ask(GenerateSubject.batches, requests(options.mixed_requests, repetition), IN_FLIGHT)
-
-        def with_engine(name: str, repetition: int) -> Run:
-            return engines[name].ask(EngineSubject.closed, requests(options.mixed_requests, repetition), IN_FLIGHT)
-
-        ours = {name: functools.partial(with_engine, name) for name in engines}
-        promised: dict[str, Callable[[int], Run]] = {
-            GENERATE: with_generate,
-            **{name: run for name, run in ours.items() if name == options.served},
-        }
-        runs = Contest[Run](section, promised).run(options.repetitions)
+        ours = {name: functools.partial(workload.engine, engine) for name, engine in engines.items()}
+        generate = stack.enter_context(Remote(GenerateSubject, options.model, environment=workload.environment))
+        promised: dict[str, Callable[[int], Run]] = {GENERATE: functools.partial(workload.generate, generate)}
+        promised |= {name: run for name, run in ours.items() if name == options.served}
+        runs = Contest(section, promised).run(options.repetitions)
         runs |= Contest[Run](section, {name: run for name, run in ours.items() if name not in promised}).run(1)
-
-    def with_continuous(repetition: int) -> Run:
-        with Remote(ContinuousSubject, options.model, environment=environment) as continuous:
-            return continuous.ask(ContinuousSubject.closed, requests(options.mixed_once, repetition), IN_FLIGHT)
-
-    def with_server(flags: Sequence[str], count: int, repetition: int) -> Run:
-        log = options.logs / "transformers-serve.log"
-        with (
-            TransformersServer(options.model, flags, log, environment) as server,
-            Remote(ServeClient, server.address, options.model) as client,
-        ):
-            client.ask(ServeClient.closed, requests(1, -1), 1)  # it loads the model with the first request
-            return client.ask(ServeClient.closed, requests(count, repetition), IN_FLIGHT)
-
     others: dict[str, Callable[[int], Run]] = {
-        CONTINUOUS: with_continuous,
-        SERVE: functools.partial(with_server, (), options.mixed_one_by_one),
-        SERVE_BATCHING: functools.partial(with_server, SERVE_CONTINUOUS, options.mixed_once),
+        CONTINUOUS: workload.continuous,
+        SERVE: functools.partial(workload.server, (), options.mixed_one_by_one),
+        SERVE_BATCHING: functools.partial(workload.server, SERVE_CONTINUOUS, options.mixed_once),
     }
-    runs |= Contest[Run](section, others).run(1)
+    runs |= Contest(section, others).run(1)
     section.tables = [Table("One workload, by subject", COLUMNS, [_row(name, runs) for name in runs])]
     section.checks = [_check(options.served, runs)]
     return section
+
+
+@dataclass(frozen=True, slots=True)
+class _Workload:
+    """What each subject is asked to do."""
+
+    options: BenchOptions
+    words: PromptWords
+    environment: Mapping[str, str]  # of the baselines
+
+    def requests(self, count: int, repetition: int) -> list[Request]:
+        """New words in each repetition."""
+        return self.words.requests(count, self.options.mixed, variant=repetition)
+
+    def engine(self, engine: Remote[EngineSubject], repetition: int) -> Run:
+        """Callers who send their next request when their last one has ended."""
+        return engine.ask(EngineSubject.closed, self.requests(self.options.mixed_requests, repetition), IN_FLIGHT)
+
+    def generate(self, generate: Remote[GenerateSubject], repetition: int) -> Run:
+        """Static batches, as large as others have requests in flight."""
+        return generate.ask(GenerateSubject.batches, self.requests(self.options.mixed_requests, repetition), IN_FLIGHT)
+
+    def continuous(self, repetition: int) -> Run:
+        """All requests at once, of which it takes as many as others have in flight."""
+        with Remote(ContinuousSubject, self.options.model, environment=self.environment) as continuous:
+            return continuous.ask(
+                ContinuousSubject.closed, self.requests(self.options.mixed_once, repetition), IN_FLIGHT
+            )
+
+    def server(self, flags: Sequence[str], count: int, repetition: int) -> Run:
+        """Callers over HTTP. The first request, which is not counted, loads the model."""
+        log = self.options.logs / "transformers-serve.log"
+        with (
+            TransformersServer(self.options.model, flags, log, self.environment) as server,
+            Remote(ServeClient, server.address, self.options.model) as client,
+        ):
+            client.ask(ServeClient.closed, self.requests(1, -1), 1)
+            return client.ask(ServeClient.closed, self.requests(count, repetition), IN_FLIGHT)
 
 
 def _row(name: str, runs: Mapping[str, list[Run]]) -> list[Cell]:

@@ -27,7 +27,7 @@ def measure(options: BenchOptions, words: PromptWords) -> Section:
         looks: list[float] = []
         for look in range(1 + LOOKS):
             engine.ask(EngineSubject.closed, words.requests(each, SHORT, variant=look), IN_FLIGHT)
-            looks.append(memory_bytes(engine.pid) / MIB)
+            looks.append((memory_bytes(engine.pid) or 0) / MIB)
     rows: list[list[Cell]] = [[each * done, memory] for done, memory in enumerate(looks)]
     columns = ["requests after warm-up", "resident MiB"]
     section.tables = [Table(f"Memory of the engine, {options.served}", columns, rows)]

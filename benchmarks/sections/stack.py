@@ -177,7 +177,7 @@ def _cpu_per_token(runs: list[StackRun], name: str) -> float:
 
 
 def _memory_table(pids: Mapping[str, int]) -> Table:
-    rows: list[list[Cell]] = [[name, peak_memory_bytes(pid) / MIB] for name, pid in pids.items()]
+    rows: list[list[Cell]] = [[name, (peak_memory_bytes(pid) or 0) / MIB] for name, pid in pids.items()]
     return Table("Memory of each process", ["process", "most resident MiB"], rows)
 
 

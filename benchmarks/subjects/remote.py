@@ -5,10 +5,10 @@ While it is not asked anything it costs nothing, so subjects can stand ready sid
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
@@ -55,7 +55,8 @@ class Remote(Generic[SubjectType]):
         **named: Parameters.kwargs,
     ) -> Result:
         """What `method` of the subject's class returns, called over there. Errors: SubjectError."""
-        self._connection.send((method, arguments, named))
+        with contextlib.suppress(OSError):  # it has ended, and the answer that does not come says how
+            self._connection.send((method, arguments, named))
         result: Result = self._answer()
         return result
 
@@ -108,7 +109,7 @@ def _in_one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-@contextmanager
+@contextlib.contextmanager
 def _environment(added: Mapping[str, str]) -> Iterator[None]:
     before = dict(os.environ)
     os.environ.update(added)

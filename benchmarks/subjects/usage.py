@@ -34,14 +34,19 @@ def _tree_seconds(pid: int) -> float:
     return total
 
 
-def peak_memory_bytes(pid: int) -> int:
-    """The most memory the process itself ever had resident."""
-    for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    raise ProcessLookupError(f"process {pid} has ended")
+def peak_memory_bytes(pid: int) -> int | None:
+    """The most memory the process itself ever had resident; None if it has ended."""
+    return _status_bytes(pid, "VmHWM:")
 
 
-def memory_bytes(pid: int) -> int:
-    """What the process has resident now."""
-    return int(psutil.Process(pid).memory_info().rss)
+def memory_bytes(pid: int) -> int | None:
+    """What the process itself has resident now; None if it has ended."""
+    return _status_bytes(pid, "VmRSS:")
+
+
+def _status_bytes(pid: int, field: str) -> int | None:
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
+            if line.startswith(field):
+                return int(line.split()[1]) * 1024
+    return None

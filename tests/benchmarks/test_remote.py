@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 
-import psutil
 import pytest
 
 from benchmarks.subjects.remote import Remote, SubjectError
@@ -38,11 +37,14 @@ def test_a_subject_keeps_its_state_has_its_own_environment_and_ends():
         assert "BENCH_TEST" not in os.environ
         assert meter.seconds()["adder"] >= 0
         assert 0 < memory_bytes(adder.pid) <= peak_memory_bytes(adder.pid)
-    assert not psutil.pid_exists(adder.pid)
+    assert memory_bytes(adder.pid) is None
 
 
 def test_what_goes_wrong_there_is_one_line_here():
     with pytest.raises(SubjectError, match="ValueError: starts below zero"):
         Remote(Adder, -1)
-    with Remote(Adder, 0) as adder, pytest.raises(SubjectError, match="exit code 7"):
-        adder.ask(Adder.die)
+    with Remote(Adder, 0) as adder:
+        with pytest.raises(SubjectError, match="exit code 7"):
+            adder.ask(Adder.die)
+        with pytest.raises(SubjectError, match="exit code 7"):
+            adder.ask(Adder.add, 1)
