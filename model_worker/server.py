@@ -74,7 +74,12 @@ class WorkerService:
         except OutOfMemory as error:
             raise StartError("the model and its K/V do not fit into memory (--kv-cache-memory)") from error
         self._show(LoadProgress("warming up", 0.99))
-        self._generation = GenerationLoop(engine, limits, on_broken=self._on_broken)
+        self._generation = GenerationLoop(
+            engine,
+            limits,
+            enable_prefix_caching=self._settings.enable_prefix_caching,
+            on_broken=self._on_broken,
+        )
         self._generation.start(asyncio.get_running_loop())
         await self._warm_up(self._generation)
         defaults = defaults_message(engine.spec.defaults)

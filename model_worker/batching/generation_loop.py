@@ -37,10 +37,14 @@ class GenerationLoop:
         engine: Engine,
         limits: SchedulerLimits,
         *,
+        enable_prefix_caching: bool = True,
         clock: collections.abc.Callable[[], float] = time.monotonic,
         on_broken: OnBroken = lambda _: None,
     ) -> None:
-        """`on_broken` is called on the event loop, once, when the engine failed as a whole; the process has to end."""
+        """`on_broken` is called on the event loop, once, when the engine failed as a whole; the process has to end.
+
+        Without prefix caching, only rows of one request share K/V, and nothing is kept of a row that ended.
+        """
         self._engine = engine
         self._spec = engine.spec
         self._limits = limits
@@ -48,7 +52,7 @@ class GenerationLoop:
         self._on_broken = on_broken
         self._inbox = Inbox()
         self._accepting: deque[Message] = deque()  # generation thread: taken from the inbox, not carried out yet
-        self._batch = ContinuousBatch(engine, limits, clock)
+        self._batch = ContinuousBatch(engine, limits, clock, enable_prefix_caching=enable_prefix_caching)
         self._submitted_rows = 0
         self._refusal: Refusal | None = None
         self._publisher: Publisher | None = None

@@ -561,9 +561,13 @@ class LoadReport(_message.Message):
     waiting: _builtins.int
     """Rows waiting."""
     queued_prompt_tokens: _builtins.int
-    """Prompt tokens of waiting and running rows that still have to be computed."""
+    """Prompt tokens of waiting and running rows that still have to be computed; without those that waiting rows are going
+    to copy from other rows.
+    """
     kv_tokens_used: _builtins.int
-    """K/V tokens in use."""
+    """K/V tokens that running rows hold. What is kept of ended rows for others to start from does not count: it gives
+    way as soon as its space is needed.
+    """
     kv_tokens_total: _builtins.int
     """K/V tokens there are."""
     tokens_per_second: _builtins.float

@@ -18,13 +18,19 @@ class SimulatedRow:
     arrival: int
     arrived_at: int  # step
     known: int
-    last_length: int
+    last_length: int  # so many ids end it
+    most_length: int = 0  # so many it might have had, for all the scheduler knows; 0: as many
+    prompt_tokens: int = 0
     computed: int = 0
     capacity: int = 0
     overtaken: int = 0
     admitted_at: int | None = None  # first time
     ended_at: int | None = None
     given_way: int = 0  # times
+
+    def __post_init__(self) -> None:
+        self.prompt_tokens = self.known
+        self.most_length = self.most_length or self.last_length
 
 
 @dataclass
@@ -44,8 +50,8 @@ class SimulatedWorker:
     def step(self) -> None:
         considered = self.waiting[: self.limits.max_num_seqs - len(self.running) + self.limits.look_ahead]
         plan = schedule(
-            [RunningRow(row.known, row.computed, row.capacity, row.last_length - 1) for row in self.running],
-            [WaitingRow(row.known, 0, row.last_length - 1, row.overtaken) for row in considered],
+            [RunningRow(row.known, row.computed, row.capacity, row.most_length - 1) for row in self.running],
+            [WaitingRow(row.known, 0, row.most_length - 1, row.overtaken) for row in considered],
             self.arena_tokens - self.used_tokens,
             self.limits,
         )
@@ -92,7 +98,7 @@ class SimulatedWorker:
     def _compute(self, row: SimulatedRow, chunk: int) -> None:
         row.computed += chunk
         self.computed_tokens += chunk
-        assert row.computed <= row.capacity <= row.last_length - 1
+        assert row.computed <= row.capacity <= row.most_length - 1
         if row.computed == row.known:
             row.known += 1
             self.drawn_tokens += 1
@@ -125,6 +131,7 @@ class Traffic:
     huge_prompt: int = 6000
     huge_share: float = 0.01
     rows_per_step: float = 0.1
+    ends_early: bool = False  # an output ends anywhere before what it was allowed
     seed: int = 7
 
     def rows(self, count: int) -> list[SimulatedRow]:
@@ -132,10 +139,13 @@ class Traffic:
         rows, now = [], 0.0
         for arrival in range(count):
             now += draw.expovariate(self.rows_per_step)
-            prompt = self.huge_prompt if draw.random() < self.huge_share else _log_uniform(draw, *self.prompts)
-            rows.append(SimulatedRow(arrival, int(now), prompt, prompt + _log_uniform(draw, *self.outputs)))
+            prompt = self.huge_prompt if draw.random() < self.huge_share else log_uniform(draw, *self.prompts)
+            allowed = log_uniform(draw, *self.outputs)
+            output = draw.randint(1, allowed) if self.ends_early else allowed
+            rows.append(SimulatedRow(arrival, int(now), prompt, prompt + output, prompt + allowed))
         return rows
 
 
-def _log_uniform(draw: random.Random, low: int, high: int) -> int:
+def log_uniform(draw: random.Random, low: int, high: int) -> int:
+    """A number between the two, small ones as likely as large ones by orders of magnitude."""
     return int(low * (high / low) ** draw.random())
