@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from model_worker.engine import Draw, OutOfMemory
 from model_worker.sequence import RowParams, SamplingParams, Sequence
@@ -24,6 +25,18 @@ def row(ids: int = 3, sampling: SamplingParams | None = None, **params) -> Seque
         prompt_tokens=ids,
         banned_ids=frozenset({0}),
     )
+
+
+class Operations(TorchDispatchMode):
+    """The names of what is computed meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.add(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize(
@@ -74,6 +87,25 @@ def test_a_token_does_not_depend_on_neighbours_nor_on_how_wide_one_looked(monkey
         expected.append(Draw(torch.searchsorted(cumulative, point, right=True).item()))
     assert draw_tokens(logits, rows) == expected
     assert [draw_tokens(logits[i : i + 1], [one])[0] for i, one in enumerate(rows)] == expected
+
+
+def test_what_is_drawn_comes_from_the_device_in_one_transfer(monkeypatch):
+    transfers = []
+    tolist = torch.Tensor.tolist
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda tensor: transfers.append(tensor.shape) or tolist(tensor))
+    wishes = [
+        SamplingParams(),
+        SamplingParams(1.0),
+        SamplingParams(0.5, top_k=100, logit_bias=((3, 1.0),)),
+        SamplingParams(0.5, top_p=0.9, min_p=0.01, repetition_penalty=1.1),
+        SamplingParams(0.5, typical_p=0.7, presence_penalty=0.5),
+    ]
+    rows = [row(sampling=wish, logprobs=place, min_new_tokens=1) for place, wish in enumerate(wishes)]
+    logits = generated(5, 2000, 1) * 3
+    with Operations() as operations:
+        assert all(isinstance(drawn, Draw) for drawn in draw_tokens(logits, rows))
+    assert len(transfers) == 1
+    assert not operations.names & {"_local_scalar_dense", "nonzero", "masked_select"}, "these wait for the device"
 
 
 def test_greedy_rows_take_the_first_of_the_best_beside_sampling_rows():
