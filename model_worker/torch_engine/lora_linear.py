@@ -85,6 +85,16 @@ class LoraPair(NamedTuple):
     b: torch.Tensor
     scaling: float
 
+    def add_to(self, out: torch.Tensor, x: torch.Tensor) -> None:
+        """Add what the pair makes of `x` [n, in] to `out` [n, out], in place."""
+        if x.shape[0] == 1 and x.device.type == "cpu":
+            # A CPU multiplies one row by another kernel than two or more, which rounds differently; above that its
+            # rows do not depend on their number. So a row's text under int8 is the same in any batch.
+            twice = torch.addmm(out.expand(2, -1), x.repeat(2, 1) @ self.a, self.b, alpha=self.scaling)
+            out.copy_(twice[:1])
+        else:
+            out.addmm_(x @ self.a, self.b, alpha=self.scaling)
+
 
 class LoraLinear(nn.Module):
     """A linear layer of any kind, quantized or not, with what adapters add to it."""
@@ -118,5 +128,4 @@ class LoraLinear(nn.Module):
         for adapter, start, length in self._rows.runs:
             pair = self._pairs.get(adapter)
             if pair is not None:
-                down = x.narrow(0, start, length) @ pair.a
-                out.narrow(0, start, length).addmm_(down, pair.b, alpha=pair.scaling)
+                pair.add_to(out.narrow(0, start, length), x.narrow(0, start, length))

@@ -65,6 +65,7 @@ def _read_pairs(adapter: AdapterFiles, wanted: Mapping[str, Linear], dtype: torc
     try:
         with named_out_of_memory():
             weights = load_file(adapter.weights)
+            _refuse_base_weights(weights)
             _check_keys(weights.keys(), {_key(name, side) for name in wanted for side in "AB"})
             return {name: _pair(adapter.config, name, layer, weights, dtype) for name, layer in wanted.items()}
     except (ValueError, SafetensorError) as error:
@@ -73,6 +74,13 @@ def _read_pairs(adapter: AdapterFiles, wanted: Mapping[str, Linear], dtype: torc
 
 def _key(module: str, side: str) -> str:
     return f"base_model.model.{module}.lora_{side}.weight"
+
+
+def _refuse_base_weights(weights: Mapping[str, torch.Tensor]) -> None:
+    """Peft saves head and embedding too where they are targets: perhaps with more tokens than the model has."""
+    copies = [key for key in weights if key.endswith(".base_layer.weight")]
+    if copies:
+        raise ValueError(f"carries a base weight, {copies[0]} (peft leaves it out with save_embedding_layers=False)")
 
 
 def _check_keys(found: AbstractSet[str], expected: AbstractSet[str]) -> None:

@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from transformers import PreTrainedModel
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
+from model_worker.engine import Segment
 from model_worker.loading.load_errors import UnsupportedModelError
 from model_worker.sequence import Extent
 from model_worker.torch_engine.int8_quantizer import quantize_to_int8
@@ -35,6 +37,17 @@ PLANS = [
     ("", 6, 99, 1),
 ]
 PROMPTS = [prompt_of(length, seed) for seed, (_, length, _, _) in enumerate(PLANS)]
+
+
+def wide_model() -> PreTrainedModel:
+    """A model in float32 whose layers are as wide as kernels like it.
+
+    4 bits take 64 inputs at a time, and torch computes the last elements beyond a multiple of 32 with another `exp`.
+    """
+    torch.manual_seed(0)
+    config = FAMILIES["llama"]()
+    config.update({"hidden_size": 64, "intermediate_size": 64, "head_dim": 16})
+    return AutoModelForCausalLM.from_config(config).eval()
 
 
 def driven(engine: TransformersEngine) -> list[list[int]]:
@@ -106,12 +119,31 @@ def test_rows_of_adapters_over_an_int8_model_equal_that_model_with_the_matrices_
         assert driven(engine) == expected
 
 
+def test_an_int8_row_of_an_adapter_has_the_same_bits_alone_in_any_batch_and_any_chunking(tmp_path):
+    model = wide_model()
+    folder = write_adapter(tmp_path / "first", model, ENDS["llama"])
+    quantize_to_int8(model, torch.device("cpu"))
+    prompt = prompt_of(60, 1)
+
+    def bits(engine: TransformersEngine, chunk: int, neighbours: int) -> torch.Tensor:
+        row = sequence_of(prompt, Extent(0, 60), adapter="first")
+        others = [
+            sequence_of(prompt_of(60, 2 + index), Extent(60 * (index + 1), 60), adapter="first" if index % 2 else "")
+            for index in range(neighbours)
+        ]
+        for start in range(0, 60, chunk):
+            engine.last_logits([Segment(each, start, chunk, draws=False) for each in [*others, row]])
+        return engine._storage.layers[1].keys[:60].clone()
+
+    with engine_for(model, quantization="int8", adapters={"first": folder}) as engine:
+        alone = bits(engine, chunk=60, neighbours=0)
+        for chunk, neighbours in [(1, 0), (5, 0), (60, 3), (4, 7), (1, 3)]:
+            assert torch.equal(bits(engine, chunk, neighbours), alone)
+
+
 @pytest.mark.parametrize("quantization", ["none", "int8", "bnb-nf4", "bnb-int8"])
 def test_a_loaded_engine_names_weighs_and_proves_its_adapters(tmp_path, quantization):
-    config = FAMILIES["llama"]()
-    config.update({"hidden_size": 64, "intermediate_size": 64, "head_dim": 16})  # 4 bits take 64 inputs at a time
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config)
+    model = wide_model()
     model.save_pretrained(tmp_path / "model")
     folders = {name: write_adapter(tmp_path / name, model, ENDS["llama"]) for name in ("sql", "legal")}
 

@@ -60,6 +60,7 @@ def test_a_model_without_adapters_is_left_as_it_is():
     [
         (lambda w: w.pop(f"{QUERY}.lora_B.weight"), rf"lacks 1 weights of its targets, first {QUERY}\.lora_B"),
         (lambda w: w.update({f"{QUERY}.lora_magnitude_vector": torch.ones(1)}), "1 of its weights are of no targeted"),
+        (lambda w: w.update({"base_model.model.lm_head.base_layer.weight": torch.ones(1)}), "carries a base weight"),
         (lambda w: w.update({"base_model.model.lm_head.lora_A.weight": torch.ones(4, 32)}), "lm_head.lora_A.weight"),
         (lambda w: w.update({"base_model.model.model.embed_tokens.lora_embedding_A": torch.ones(1)}), "embedding_A"),
         (lambda w: w.update({f"{QUERY}.lora_A.weight": torch.ones(4, 30)}), r"is \[4, 30\] where .* \[4, 32\]"),
