@@ -133,15 +133,15 @@ class ContinuousBatch:
             self._limits,
         )
         self._make_room(plan)
-        work = [
-            (row, _segment(row, chunk)) for row, chunk in zip(self._roster.running, plan.chunks, strict=True) if chunk
-        ]
+        chunks = list(zip(self._roster.running, plan.chunks, strict=True))
         for admission in plan.admitted:
             row = waiting[admission.position].row
             self._admit(row, admission, now)
-            work.append((row, _segment(row, admission.chunk)))
+            chunks.append((row, admission.chunk))
             for older, _ in waiting[: admission.position]:
                 older.overtaken += not older.running
+        # Only now: an admission may have moved running rows, and what could not be moved has to be computed again.
+        work = [(row, _segment(row, chunk)) for row, chunk in chunks if chunk]
         assert work or not self._roster, "rows are live and none can advance"
         if work:
             self._step_started_at = now

@@ -3,100 +3,20 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_worker.batching.continuous_batch import ContinuousBatch
-from model_worker.batching.load import LoadSnapshot
 from model_worker.batching.row_events import FailedEvent, FinishedEvent
 from model_worker.batching.scheduler import SchedulerLimits
-from model_worker.batching.token_stream import TokenStream
-from model_worker.engine import RowFailure
-from model_worker.engines.fake_engine import FakeEngine, FakeModel
-from model_worker.engines.fake_faults import Fault, fail_rows, memory_for
+from model_worker.engine import OutOfMemory, RowFailure, Segment
+from model_worker.engines.fake_engine import FakeModel
+from model_worker.engines.fake_faults import fail_rows, memory_for
 from model_worker.sequence import FinishReason, RowParams
-from tests.model_worker.generation_support import Heard, expected, ids_of, sampled
-
-MODEL = FakeModel(vocabulary_size=50, context_length=80, kv_capacity_tokens=200, eos_token_ids=frozenset({0}))
-LIMITS = SchedulerLimits(max_num_seqs=4, max_num_batched_tokens=8, growth_tokens=4, look_ahead=2)
-Rows = list[tuple["array[int]", RowParams]]
-
-
-class Clock:
-    """A clock that stands until it is set."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class Rig:
-    """A batch with its requests and what was heard of each."""
-
-    def __init__(self, *faults: Fault, model: FakeModel = MODEL, limits: SchedulerLimits = LIMITS) -> None:
-        self.clock = Clock()
-        self.model = model
-        self.copied_tokens: list[int] = []
-        self.batch = ContinuousBatch(FakeEngine(model, *faults), limits, self.clock)
-        self.requests: list[tuple[TokenStream, Rows, Heard]] = []
-
-    def add(self, *rows: tuple[array[int], RowParams]) -> int:
-        stream = TokenStream(max(0, params.max_new_tokens - params.generated_prefix) for _, params in rows)
-        self.batch.add(stream, rows, self.clock.now)
-        self.requests.append((stream, list(rows), Heard()))
-        return len(self.requests) - 1
-
-    def step(self, times: int = 1) -> None:
-        for _ in range(times):
-            if work := self.batch.plan():
-                self.batch.compute(work)
-            self.clock.now += 1.0
-
-    def run(self) -> None:
-        for _ in self.steps():
-            pass
-
-    def steps(self) -> Iterator[int]:
-        for step in range(100_000):
-            if not self.batch:
-                return
-            self.step()
-            yield step
-        pytest.fail("rows do not come to their end")
-
-    def stream(self, request: int) -> TokenStream:
-        return self.requests[request][0]
-
-    def heard(self, request: int) -> Heard:
-        stream, _, heard = self.requests[request]
-        heard.take(stream._unread())
-        return heard
-
-    def load(self) -> LoadSnapshot:
-        return self.batch.load()
-
-    def expect(self, request: int, row: int = 0) -> tuple[list[int], FinishReason]:
-        ids, params = self.requests[request][1][row]
-        return expected(ids, params, self.model)
-
-    def check_complete(self, request: int) -> None:
-        heard = self.heard(request)
-        for row in range(len(self.requests[request][1])):
-            end = heard.ends[row]
-            assert isinstance(end, FinishedEvent)
-            assert (heard.tokens[row], end.reason) == self.expect(request, row)
-
-    def check_empty(self) -> None:
-        load = self.load()
-        assert (load.running, load.waiting, load.queued_prompt_tokens, load.kv_tokens_used) == (0, 0, 0, 0)
-        assert self.batch.arena.free_tokens == self.model.kv_capacity_tokens
-        assert self.batch.ended_rows == sum(len(rows) for _, rows, _ in self.requests)
-
+from tests.model_worker.batching.rig import MODEL, Rig, Rows
+from tests.model_worker.generation_support import expected, ids_of, sampled
 
 # One row's life.
 
@@ -252,10 +172,6 @@ def samples(count: int, new_tokens: int = 6) -> Rows:
     return [(PROMPT, sampled(seed, max_new_tokens=new_tokens, ignore_eos=True)) for seed in range(count)]
 
 
-def cached(rig: Rig, request: int = 0) -> list[int]:
-    return [rig.heard(request).ends[row].usage.cached_prompt_tokens for row in range(len(rig.requests[request][1]))]
-
-
 def test_samples_of_one_prompt_compute_it_once() -> None:
     rig = Rig()
     rig.add(*samples(4))
@@ -263,7 +179,7 @@ def test_samples_of_one_prompt_compute_it_once() -> None:
     assert rig.load()[:3] == (1, 3, 9), "6 of the first, and of each other the last one, which it does not copy"
     rig.run()
     rig.check_complete(0)
-    assert cached(rig) == [0, 29, 29, 29]
+    assert rig.cached_tokens() == [0, 29, 29, 29]
     rig.check_empty()
 
 
@@ -272,7 +188,7 @@ def test_samples_copy_from_any_that_still_runs_when_there_are_more_than_places()
     rig.add(*(samples(1, 3) + samples(6, 8)[1:]))
     rig.run()
     rig.check_complete(0)
-    assert cached(rig) == [0, 29, 29, 29, 29, 29]
+    assert rig.cached_tokens() == [0, 29, 29, 29, 29, 29]
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 5])
@@ -284,7 +200,7 @@ def test_a_sample_takes_over_when_the_first_goes_away(steps: int) -> None:
     rig.run()
     for row in (1, 2):
         assert rig.heard(0).tokens[row] == rig.expect(0, row)[0]
-    assert cached(rig)[2] == 29
+    assert rig.cached_tokens()[2] == 29
     rig.check_empty()
 
 
@@ -294,7 +210,7 @@ def test_only_identical_rows_share() -> None:
     rig.add(one[0], other, one[1])
     rig.run()
     rig.check_complete(0)
-    assert cached(rig) == [0, 0, 29]
+    assert rig.cached_tokens() == [0, 0, 29]
 
 
 def test_rows_of_one_token_have_nothing_to_share() -> None:
@@ -302,7 +218,7 @@ def test_rows_of_one_token_have_nothing_to_share() -> None:
     rig.add(*((ids_of(7), sampled(seed, max_new_tokens=4)) for seed in range(3)))
     rig.run()
     rig.check_complete(0)
-    assert cached(rig) == [0, 0, 0]
+    assert rig.cached_tokens() == [0, 0, 0]
 
 
 # Failures.
@@ -432,3 +348,49 @@ def test_a_small_arena_makes_rows_move_and_give_way_with_the_same_tokens() -> No
     for request in range(6):
         rig.check_complete(request)
     rig.check_empty()
+
+
+# A long prompt among rows that decode.
+
+
+def test_a_long_prompt_takes_one_chunk_per_step_and_every_decoding_row_its_token() -> None:
+    steps: list[list[tuple[int, int]]] = []  # of each step: row and tokens
+
+    def note(step: int, segments: Sequence[Segment]) -> None:
+        assert step == len(steps) + 1
+        steps.append([(segment.sequence.ids[0], segment.length) for segment in segments])
+
+    model = FakeModel(vocabulary_size=5000, context_length=4096, kv_capacity_tokens=16_384)
+    rig = Rig(note, model=model, limits=SchedulerLimits(max_num_batched_tokens=128))
+    for first in range(16):
+        rig.add((ids_of(first, 1, 2), RowParams(max_new_tokens=60)))
+    rig.step(5)
+    long = rig.add((array("i", range(100, 1600)), RowParams(max_new_tokens=5)))
+    rig.run()
+    for request in range(17):
+        rig.check_complete(request)
+    computing = [step for step in steps if any(row == 100 and tokens > 1 for row, tokens in step)]
+    assert len(computing) == -(-1500 // (128 - 16)), "the prompt gets all that the streams leave of a step"
+    for step in computing:
+        assert sum(tokens for _, tokens in step) <= 128
+        assert [tokens for row, tokens in step if row < 16] == [1] * 16
+    end = rig.heard(long).ends[0]
+    assert isinstance(end, FinishedEvent)
+    assert end.timing.time_to_first_token_seconds == len(computing) - 1
+
+
+def test_while_memory_is_short_not_every_step_fails_first() -> None:
+    refused: list[int] = []
+
+    def short(step: int, segments: Sequence[Segment]) -> None:
+        try:
+            memory_for(4)(step, segments)
+        except OutOfMemory:
+            refused.append(step)
+            raise
+
+    rig = Rig(short)
+    rig.add(*((ids_of(*range(1, 9 + row)), RowParams(max_new_tokens=30, ignore_eos=True)) for row in range(4)))
+    rig.run()
+    rig.check_complete(0)
+    assert 1 <= len(refused) <= 3
