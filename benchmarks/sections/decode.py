@@ -91,7 +91,7 @@ def _mib(size: int | None) -> float | None:
 
 def _speed_checks(rates: Rates, served: str) -> list[Check]:
     return [
-        Check(f"{served} at {rows} rows, times generate()", _ratio(rates[rows], served), at_least=floor, goal=goal)
+        Check(f"{served}, rows: {rows}, times generate()", _ratio(rates[rows], served), at_least=floor, goal=goal)
         for rows, (floor, goal) in FLOORS_AND_GOALS.items()
         if rows in rates
     ]
