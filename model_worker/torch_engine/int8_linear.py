@@ -27,7 +27,7 @@ class Int8Linear(nn.Module):
         super().__init__()
         self.out_features, self.in_features = weight.shape
         # In blocks: on the way an output head would take several times the memory that it has in float32.
-        blocks = [_quantized(block) for block in weight.detach().split(_ROWS_AT_ONCE)]
+        blocks = [_quantized(block) for block in torch.split(weight.detach(), _ROWS_AT_ONCE)]
         self.register_buffer("weight", torch.cat([quantized for quantized, _ in blocks]))
         self.register_buffer("weight_scale", torch.cat([scale for _, scale in blocks]))
         self.register_buffer("bias", None if bias is None else bias.detach().clone())
@@ -42,7 +42,7 @@ class Int8Linear(nn.Module):
 
     def dequantized_weight(self) -> torch.Tensor:
         """Return the weights that the int8 ones stand for: float32 [out, in]."""
-        return self.weight.float() * self.weight_scale.unsqueeze(1)
+        return self.weight.float().mul_(self.weight_scale.unsqueeze(1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return [..., out] for `x` [..., in]. A row with NaN or infinity gives NaN, in that row only."""

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from model_worker.engine import EngineSpec
 from model_worker.loading.adapter_files import read_adapter_files
+from model_worker.loading.host_memory import give_back_freed
 from model_worker.loading.load_errors import UnavailableOptionError
 from model_worker.loading.load_progress import LoadProgress, LoadStage
 from model_worker.loading.model_files import ModelFiles, read_model_files
@@ -128,4 +129,5 @@ def _prove(engine: TransformersEngine, model: PreTrainedModel, progress: Callabl
     except BaseException:
         engine.close()
         raise
+    give_back_freed()
     _log.info("self-test passed: deviation %.2g of at most %.2g", result.deviation, result.tolerance)
