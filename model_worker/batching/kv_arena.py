@@ -68,23 +68,17 @@ class KvArena:
         and little else would be lost, or where there is no room for both.
         """
         assert sequence.extent is None
-        kept = donor is not None and self._cache.last_used(donor.sequence) is not None
-        if donor is not None and kept and (donor.sequence.computed - donor.tokens) * _LOSS <= donor.tokens:
-            self._take_over(donor, sequence, capacity)
+        kept = donor if donor is not None and self._cache.last_used(donor.sequence) is not None else None
+        if kept is not None and (kept.sequence.computed - kept.tokens) * _LOSS <= kept.tokens:
+            self._take_over(kept, sequence, capacity)
             return
-        extent = self._allocator.allocate(capacity)
+        extent = self._find_room(capacity, beside=kept.sequence if kept is not None else None)
         if extent is None:
-            blocks = self._blocks(spared=donor.sequence if donor is not None else None)
-            clearing = cheapest_clearing(blocks, capacity, self._allocator.capacity)
-            if clearing is None and donor is not None and kept:
-                self._take_over(donor, sequence, capacity)
-                return
-            assert clearing is not None, "more than is free"
-            self._clear(blocks, clearing, clearing.last + 1)
-            extent = self._allocator.allocate(capacity)
-            assert extent is not None
+            assert kept is not None
+            self._take_over(kept, sequence, capacity)
+            return
         self._hold(sequence, extent)
-        if donor is not None and donor.sequence.computed >= donor.tokens:
+        if donor is not None and donor.sequence.computed >= donor.tokens:  # else it moved, and its K/V did not
             sequence.computed = self._copied(donor.sequence, extent, donor.tokens)
 
     def widen(self, sequence: Sequence, capacity: int) -> None:
@@ -156,6 +150,21 @@ class KvArena:
         self._cache.lend(sequence, key.scope)
         if capacity > extent.capacity:
             self.widen(sequence, capacity)
+
+    def _find_room(self, capacity: int, beside: Sequence | None) -> Extent | None:
+        """An extent of `capacity` tokens. None: there is no room for it `beside` a kept sequence that is to stay."""
+        extent = self._allocator.allocate(capacity)
+        if extent is not None:
+            return extent
+        blocks = self._blocks(spared=beside)
+        clearing = cheapest_clearing(blocks, capacity, self._allocator.capacity)
+        if beside is not None:
+            cleared = blocks[clearing.first : clearing.last + 1] if clearing is not None else blocks
+            if any(block.extent == beside.extent for block in cleared):
+                return None
+        assert clearing is not None, "more than is free"
+        self._clear(blocks, clearing, clearing.last + 1)
+        return self._allocator.allocate(capacity)
 
     def _blocks(self, spared: Sequence | None = None) -> list[Block]:
         """What stands in the arena, in order; the extent of `spared` counts as one where a row lives."""
