@@ -8,6 +8,7 @@ from benchmarks.report.results import Cell, Check, Results, Section, Table
 
 BEGIN = "<!-- bench: from here to the end mark, written by make bench ARGS=--publish -->"
 END = "<!-- bench: end -->"
+FILES = "![Throughput and pauses](performance.svg)\n\nThe same for programs: [performance.json](performance.json)."
 
 
 def as_markdown(results: Results) -> str:
@@ -21,7 +22,7 @@ def publish(markdown: str, page: Path) -> None:
     """Replace what stands between the marks in `page`. Precondition: it has both marks."""
     before, rest = page.read_text(encoding="utf-8").split(BEGIN)
     _, after = rest.split(END)
-    page.write_text(f"{before}{BEGIN}\n\n{markdown}\n{END}{after}", encoding="utf-8")
+    page.write_text(f"{before}{BEGIN}\n\n{FILES}\n\n{markdown}\n{END}{after}", encoding="utf-8")
 
 
 def _section(section: Section) -> str:

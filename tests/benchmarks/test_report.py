@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.report import json_file
-from benchmarks.report.markdown import BEGIN, END, as_markdown, check_line, publish, shown
+from benchmarks.report.markdown import BEGIN, END, FILES, as_markdown, check_line, publish, shown
 from benchmarks.report.results import Check, Plot, Results, Section, Table
 
 SECTION = Section(
@@ -63,7 +63,7 @@ def test_publishing_replaces_what_stands_between_the_marks(tmp_path):
     page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
     publish("new", page)
     publish("newer", page)
-    assert page.read_text() == f"before\n{BEGIN}\n\nnewer\n{END}\nafter\n"
+    assert page.read_text() == f"before\n{BEGIN}\n\n{FILES}\n\nnewer\n{END}\nafter\n"
 
 
 @pytest.mark.slow  # matplotlib takes a second to import
