@@ -13,10 +13,12 @@ from model_worker.engines.fake_engine import FakeEngine, FakeModel
 from model_worker.engines.fake_faults import Fault, Gate, fail_rows, memory_for, raise_at
 from model_worker.loading.load_errors import ModelFolderError
 from model_worker.loading.load_progress import LoadProgress
+from model_worker.sequence import RowParams
 from model_worker.server import WorkerService
 from model_worker.servicer import WorkerServicer
 from model_worker.settings import WorkerSettings
 from rpc.lifecycle import StartError
+from tests.model_worker.generation_support import hear, ids_of
 from tests.serving import listening, ready
 from tests.tokenizers_for_tests import byte_level_tokenizer
 from tokenmill.v1 import worker_pb2, worker_pb2_grpc
@@ -73,6 +75,21 @@ async def test_a_model_that_cannot_be_loaded_is_one_line(folder: Path) -> None:
     assert "--kv-cache-memory" in await start_error(folder, error=OutOfMemory("CUDA out of memory.\nTried to"))
     (folder / "tokenizer.json").unlink()
     assert "tokenizer" in await start_error(folder)
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+async def test_prefix_caching_is_the_operators_choice(folder: Path, enabled: bool) -> None:
+    service = WorkerService(
+        settings_for(folder, enable_prefix_caching=enabled), load=lambda _settings, _progress: FakeEngine(MODEL)
+    )
+    await service.start()
+    assert service._generation is not None
+    cached = []
+    for _ in range(2):
+        heard = await hear(service._generation.submit([(ids_of(1, 2, 3), RowParams(max_new_tokens=2))]))
+        cached.append(heard.ends[0].usage.cached_prompt_tokens)
+    await service.close()
+    assert cached == [0, 2 if enabled else 0]
 
 
 async def test_limits_that_contradict_each_other_are_one_line(folder: Path) -> None:
