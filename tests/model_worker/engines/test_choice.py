@@ -1,28 +1,25 @@
-"""What the settings say about adapters reaches whatever engine they choose."""
+"""What is said on the command line reaches the loader."""
 
-import json
-
-import pytest
+from pathlib import Path
 
 from model_worker.engines.choice import load_engine
-from model_worker.loading.load_errors import LoadError
+from model_worker.loading.schemes import QuantizationOptions
 from model_worker.settings import WorkerSettings
+from model_worker.torch_engine import loader
+from rpc.settings import load_settings
 
 
-@pytest.fixture
-def folder(tmp_path):
-    (tmp_path / "tokenizer.json").write_text(json.dumps({"model": {"vocab": {"a": 0, "b": 1}}, "added_tokens": []}))
-    return tmp_path
-
-
-def fake(folder, *adapters):
-    return WorkerSettings(model=folder, served_model_name="base", engine="fake", lora_modules=adapters)
-
-
-def test_the_fake_engine_has_adapters_by_name(folder):
-    assert load_engine(fake(folder, "sql=/a", "/adapters/legal"), lambda _: None).spec.adapters == ("sql", "legal")
-
-
-def test_an_adapter_with_the_models_name_is_refused(folder):
-    with pytest.raises(LoadError, match="--lora-modules base: the served model has this name"):
-        load_engine(fake(folder, "base=/a"), lambda _: None)
+def test_every_option_of_quantization_reaches_the_loader(monkeypatch):
+    heard = []
+    monkeypatch.setattr(loader, "load_engine", lambda settings, _progress: heard.append(settings))
+    flags = [
+        *("--model", "/models/mill", "--device-map", "auto", "--quantization", "bnb-fp4", "--bnb-double-quantization"),
+        *("--bnb-compute-dtype", "float16", "--bnb-int8-threshold", "6.5"),
+        *("--quantization-skip-modules", "lm_head", "--quantization-skip-modules", "layers.0"),
+    ]
+    load_engine(load_settings(WorkerSettings, "worker", flags, {}), lambda _: None)
+    [settings] = heard
+    assert (settings.model, settings.device_map, settings.quantization) == (Path("/models/mill"), "auto", "bnb-fp4")
+    assert settings.quantization_options == QuantizationOptions(
+        double_quantization=True, compute_dtype="float16", int8_threshold=6.5, skip_modules=("lm_head", "layers.0")
+    )
