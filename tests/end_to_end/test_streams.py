@@ -57,7 +57,9 @@ async def test_a_chat_goes_through_the_template_and_its_deltas_sum_to_the_unary_
 
 
 async def test_prompts_and_samples_of_one_call_are_each_what_they_are_alone(stack: Stack) -> None:
-    request = generate(FOX, COLORS, n=3, sampling=Sampling(seed=42), stopping=Stopping(max_new_tokens=50))
+    request = generate(
+        FOX, COLORS, n=3, sampling=Sampling(seed=42), stopping=Stopping(max_new_tokens=50), cache_salt="samples"
+    )
     answer, heard = await stack.gateway.Generate(request), await hear(stack.gateway.StreamGenerate(request))
     assert sorted(heard.ends) == list(range(6))
     for index in range(6):
