@@ -460,7 +460,7 @@ class GetWorkerResponse(_message.Message):
     quantization: _builtins.str
     """"none", "int8", "bnb-nf4", "bnb-fp4" or "bnb-int8"."""
     device: _builtins.str
-    """"cpu", "cuda:0", …"""
+    """"cpu", "cuda:0", or all of them where the layers are spread: "cuda:0,cuda:1"."""
     dtype: _builtins.str
     """Of the computation: "float32", "bfloat16", …"""
     context_length: _builtins.int
