@@ -36,6 +36,7 @@ class EngineSpec:
     quantization: str
     defaults: GenerationDefaults = field(default_factory=GenerationDefaults)
     weight_bytes: int = 0
+    compiled: bool = False  # its layers run as compiled code
     adapters: tuple[str, ...] = ()  # names of the LoRA adapters that a row may ask for
 
 

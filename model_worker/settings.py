@@ -63,6 +63,10 @@ class WorkerSettings(ServiceSettings):
     )
     max_lora_rank: int = option("largest rank of an adapter", 64, at_least=1, at_most=4096)
     threads: int | None = option("CPU threads; none: the cores our cgroup grants", None, at_least=1, at_most=1024)
+    compile: bool = option("compile the model's layers when loading; needs a C++ compiler, takes up to a minute", False)
+    compile_cache: Path = option(
+        "with --compile: folder for compiled code, for the next start", Path("~/.cache/tokenmill/compiled")
+    )
     seed: int = option(
         "of sampling rows whose caller gives none (a gateway always does)", 0, at_least=0, at_most=2**64 - 1
     )

@@ -8,7 +8,7 @@ class LoadError(Exception):
 
 
 class ModelFolderError(LoadError):
-    """A model's or an adapter's folder is missing, incomplete, or holds what is never loaded (code, pickled weights)."""
+    """A folder of a model or an adapter is missing, incomplete, or holds what is never loaded (code, pickles)."""
 
 
 class UnsupportedModelError(LoadError):

@@ -7,7 +7,9 @@ import sys
 from dataclasses import dataclass
 from typing import Literal, TextIO
 
-LoadStage = Literal["checking files", "loading weights", "quantizing", "preparing", "testing", "warming up", "ready"]
+LoadStage = Literal[
+    "checking files", "loading weights", "quantizing", "preparing", "testing", "compiling", "warming up", "ready"
+]
 _BAR_CELLS = 30
 _log = logging.getLogger("tokenmill.worker.load")
 

@@ -45,9 +45,9 @@ class LayerStorage:
         del self.keys, self.values, self.keys_by_head, self.values_by_head
 
     def write(self, slots: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> None:
-        """Store `key` and `value` ([1, kv_heads, tokens, size]) at the token indices `slots` (int64 [tokens])."""
-        self.keys.index_copy_(0, slots, key[0].transpose(0, 1))
-        self.values.index_copy_(0, slots, value[0].transpose(0, 1))
+        """Store `key` and `value` ([kv_heads, tokens, size]) at the token indices `slots` (int64 [tokens])."""
+        self.keys.index_copy_(0, slots, key.transpose(0, 1))
+        self.values.index_copy_(0, slots, value.transpose(0, 1))
 
 
 class KvStorage:

@@ -32,6 +32,7 @@ class LoadSettings:
     threads: int | None = None  # of one torch operation
     adapters: Mapping[str, Path] = field(default_factory=dict)  # folders of LoRA adapters, by name
     max_lora_rank: int = 64
+    compile_folder: Path | None = None  # compile, and keep there what is compiled
 
 
 @dataclass(frozen=True, slots=True)

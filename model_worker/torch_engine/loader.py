@@ -6,9 +6,12 @@ Offline, safetensors only, never code from the model. Whatever cannot be served 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel
@@ -19,7 +22,9 @@ from model_worker.loading.host_memory import give_back_freed
 from model_worker.loading.load_errors import UnavailableOptionError
 from model_worker.loading.load_progress import LoadProgress, LoadStage
 from model_worker.loading.model_files import ModelFiles, read_model_files
+from model_worker.torch_engine.attention.choice import attention_kernel
 from model_worker.torch_engine.attention_probe import probe_layers
+from model_worker.torch_engine.compilation import compiled
 from model_worker.torch_engine.kv_budget import kv_capacity
 from model_worker.torch_engine.load_plan import LoadPlan, LoadSettings
 from model_worker.torch_engine.lora_weights import adapter_bytes, attach_adapters
@@ -28,6 +33,7 @@ from model_worker.torch_engine.rope_check import check_rope
 from model_worker.torch_engine.self_test import SELF_TEST_TOKENS, self_test
 from model_worker.torch_engine.transformers_engine import TransformersEngine
 from model_worker.torch_engine.unrounded import unrounded_activations
+from model_worker.torch_engine.warm_up import WARM_UP_TOKENS, warm_up
 from model_worker.torch_engine.weight_report import weigh
 
 _WEIGHTS_SHARE = 0.9  # of the time that loading takes
@@ -62,7 +68,7 @@ def load_engine(settings: LoadSettings, progress: Callable[[LoadProgress], None]
     bytes_per_token: Counter[torch.device] = Counter()
     for shape in layers.values():
         bytes_per_token[shape.device] += shape.bytes_per_token
-    capacity = kv_capacity(settings.kv_cache_memory, bytes_per_token, SELF_TEST_TOKENS)
+    capacity = kv_capacity(settings.kv_cache_memory, bytes_per_token, max(SELF_TEST_TOKENS, WARM_UP_TOKENS))
     vocabulary_size = model.get_input_embeddings().num_embeddings
     files.check_eos(vocabulary_size)
     spec = EngineSpec(
@@ -78,9 +84,8 @@ def load_engine(settings: LoadSettings, progress: Callable[[LoadProgress], None]
         weight_bytes=report.total_bytes + adapter_bytes(model),
         adapters=tuple(adapter.name for adapter in adapters),
     )
-    engine = TransformersEngine(model, layers, spec, lora)
-    _prove(engine, model, progress)
-    return engine
+    kernel = attention_kernel(plan.dtype, plan.device, plan.scheme, settings.compile_folder)
+    return _ready(TransformersEngine(model, layers, spec, kernel, lora), model, settings.compile_folder, progress)
 
 
 def _context_length(settings: LoadSettings, files: ModelFiles) -> int:
@@ -120,14 +125,24 @@ def _use_threads(threads: int | None) -> None:
         torch.set_num_interop_threads(1)
 
 
-def _prove(engine: TransformersEngine, model: PreTrainedModel, progress: Callable[[LoadProgress], None]) -> None:
-    """Test `engine`, or close it. Errors: UnsupportedModelError, OutOfMemory."""
-    progress(LoadProgress("testing", 0.95))
+def _ready(
+    engine: TransformersEngine,
+    model: PreTrainedModel,
+    compile_folder: Path | None,
+    progress: Callable[[LoadProgress], None],
+) -> TransformersEngine:
+    """Test `engine` and compile its model, or close it. Errors: UnsupportedModelError, OutOfMemory."""
     try:
+        progress(LoadProgress("testing", 0.95))
         with unrounded_activations(model):
             result = self_test(engine, model)
+        give_back_freed()
+        _log.info("self-test passed: deviation %.2g of at most %.2g", result.deviation, result.tolerance)
+        if compile_folder is not None:
+            progress(LoadProgress("compiling", 0.96))
+            is_compiled = compiled(model, compile_folder, partial(warm_up, engine))
+            engine.spec = dataclasses.replace(engine.spec, compiled=is_compiled)
     except BaseException:
         engine.close()
         raise
-    give_back_freed()
-    _log.info("self-test passed: deviation %.2g of at most %.2g", result.deviation, result.tolerance)
+    return engine

@@ -12,7 +12,8 @@ from transformers import PreTrainedModel
 from model_worker.engine import EngineSpec, Outcome, Segment
 from model_worker.sequence import Extent
 from model_worker.torch_engine.answers import answer_step
-from model_worker.torch_engine.attention import RaggedAttention
+from model_worker.torch_engine.attention.kernel import AttentionKernel
+from model_worker.torch_engine.attention.ragged import RaggedAttention
 from model_worker.torch_engine.attention_probe import attention_function
 from model_worker.torch_engine.forward_passes import HeadRow
 from model_worker.torch_engine.kv_storage import KvStorage, LayerShape
@@ -33,22 +34,19 @@ class TransformersEngine:
         model: PreTrainedModel,
         layers: Mapping[nn.Module, LayerShape],
         spec: EngineSpec,
+        kernel: AttentionKernel,
         lora: LoraSwitch | None = None,
     ) -> None:
         self.spec = spec
         self.lora = lora or LoraSwitch()
         self._model = model
-        # int8 layers give each token the same bits whatever runs beside it, but turn the last bit that attention
-        # rounds differently into a whole step. Token by token attention keeps the row's text the same in any batch
-        # and any chunking. It slows long prompts down; on a GPU, where each token would be a kernel, it is not done.
-        self._token_by_token = spec.quantization == "int8" and spec.device == "cpu"
         # An index may be on the CPU whatever it picks from. Of a model spread over devices only accelerate knows where
         # the last hidden states are.
         spread = len({parameter.device for parameter in model.parameters()}) > 1
         self._rows_device = torch.device("cpu") if spread else model.device
         with named_out_of_memory():
             self._storage = KvStorage(list(layers.values()), spec.kv_capacity_tokens)
-        self._attention = RaggedAttention(dict(zip(layers, self._storage.layers, strict=True)))
+        self._attention = RaggedAttention(dict(zip(layers, self._storage.layers, strict=True)), kernel)
         self._held = ExitStack()
         self._held.enter_context(attention_function(model, self._attention))
 
@@ -85,6 +83,7 @@ class TransformersEngine:
     def close(self) -> None:
         """Free the storage and let the model go, with the attention it had before, whoever holds the engine."""
         self._held.close()
+        self._attention.close()
         self._storage.free()
         del self._model, self._attention
         if self.spec.device.startswith("cuda"):
@@ -93,7 +92,7 @@ class TransformersEngine:
     def _logits(self, segments: Sequence[Segment], head_rows: Sequence[HeadRow]) -> torch.Tensor:
         """Compute `segments` in one call of the model, and return what `head_rows` ask for: [head rows, vocabulary]."""
         places = [row.place for row in head_rows]
-        layout = StepLayout(segments, self._model.device, token_by_token=self._token_by_token)
+        layout = StepLayout(segments, self._model.device)
         wanted = layout.last_rows[places] - torch.tensor([row.back for row in head_rows])
         with self._attention.during(layout), self.lora.during(segments, [segments[place] for place in places]):
             output = self._model(

@@ -32,6 +32,8 @@ from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 from model_worker.engine import Draw, EngineSpec, RowFailure, Segment
 from model_worker.loading.adapter_files import read_adapter_files
 from model_worker.sequence import Extent, RowParams, SamplingParams, Sequence
+from model_worker.torch_engine.attention.kernel import AttentionKernel
+from model_worker.torch_engine.attention.views import ViewAttention
 from model_worker.torch_engine.attention_probe import probe_layers
 from model_worker.torch_engine.lora_weights import attach_adapters
 from model_worker.torch_engine.transformers_engine import TransformersEngine
@@ -101,6 +103,7 @@ def engine_for(
     capacity: int = 1024,
     quantization: str = "none",
     adapters: Mapping[str, Path] | None = None,
+    kernel: AttentionKernel | None = None,
 ) -> Iterator[TransformersEngine]:
     """Put an engine around `model`, with the LoRA adapters of some folders, and take it off again."""
     switch = attach_adapters(model, read_adapter_files(adapters or {}, max_rank=64), model.dtype)
@@ -116,7 +119,9 @@ def engine_for(
         quantization=quantization,
         adapters=tuple(adapters or ()),
     )
-    engine = TransformersEngine(model, layers, spec, switch)
+    engine = TransformersEngine(
+        model, layers, spec, kernel or ViewAttention(token_by_token=quantization == "int8"), switch
+    )
     try:
         yield engine
     finally:

@@ -10,10 +10,11 @@ from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from model_worker.engine import Draw, EngineSpec, OutOfMemory, RowFailure, Segment
 from model_worker.sequence import Extent, SamplingParams
-from model_worker.torch_engine import attention
+from model_worker.torch_engine.attention import dense
+from model_worker.torch_engine.attention.views import ViewAttention
 from model_worker.torch_engine.attention_probe import probe_layers
-from model_worker.torch_engine.kv_storage import KvStorage, LayerShape
 from model_worker.torch_engine.int8_quantizer import quantize_to_int8
+from model_worker.torch_engine.kv_storage import KvStorage, LayerShape
 from model_worker.torch_engine.transformers_engine import TransformersEngine
 from tests.model_worker.tiny_models import (
     EOS,
@@ -141,7 +142,7 @@ def test_an_allocation_that_fails_is_out_of_memory():
     model = tiny_model("llama")
     spec = EngineSpec(97, 128, 2**45, 1, frozenset(), "cpu", "float64", "none")
     with pytest.raises(OutOfMemory):
-        TransformersEngine(model, probe_layers(model), spec)
+        TransformersEngine(model, probe_layers(model), spec, ViewAttention())
 
     def too_much(*_args, **_kwargs):
         torch.empty(2**50)
@@ -206,7 +207,7 @@ def test_no_option_that_would_cost_a_gpu_its_fused_kernels_is_asked_for(monkeypa
         calls.append((query.shape[1] == keys.shape[1], set(options)))
         return scaled_dot_product_attention(query, keys, values, **options)
 
-    monkeypatch.setattr(attention, "scaled_dot_product_attention", watched)
+    monkeypatch.setattr(dense, "scaled_dot_product_attention", watched)
     model = tiny_model("llama")
     expected = reference(model, prompt_of(9, 1), 4)
     with engine_for(model) as engine:

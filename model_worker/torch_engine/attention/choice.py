@@ -1,0 +1,34 @@
+"""Which attention kernel an engine gets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from model_worker.loading.schemes import Scheme
+from model_worker.torch_engine.attention.kernel import AttentionKernel
+from model_worker.torch_engine.attention.native import NativeAttention, build
+from model_worker.torch_engine.attention.padded import PaddedAttention
+from model_worker.torch_engine.attention.varlen import VarlenAttention
+from model_worker.torch_engine.attention.views import ViewAttention
+
+
+def attention_kernel(
+    dtype: torch.dtype, device: torch.device, scheme: Scheme, native_folder: Path | None
+) -> AttentionKernel:
+    """Return the fastest kernel for K/V of `dtype` on `device`; C++ is compiled only where a folder is given for it.
+
+    int8 layers give each token the same bits whatever runs beside it, but turn the last bit that attention rounds
+    differently into a whole step. So a CPU attends token by token then, and a row's text is the same in any batch and
+    any chunking; on a GPU, where each token would be a launch, that is not done.
+
+    Errors: UnavailableOptionError when the C++ compiler is missing or fails.
+    """
+    if VarlenAttention.supports(dtype, device):
+        return VarlenAttention()
+    if device.type != "cpu":
+        return PaddedAttention()
+    if native_folder is not None and NativeAttention.supports(dtype, device):
+        return NativeAttention(build(native_folder))
+    return ViewAttention(token_by_token=scheme == "int8")
