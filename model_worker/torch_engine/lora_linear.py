@@ -90,7 +90,7 @@ class LoraPair(NamedTuple):
         if x.shape[0] == 1 and x.device.type == "cpu":
             # A CPU multiplies one row by another kernel than two or more, which rounds differently; above that its
             # rows do not depend on their number. So a row's text under int8 is the same in any batch.
-            twice = torch.addmm(out.expand(2, -1), x.repeat(2, 1) @ self.a, self.b, alpha=self.scaling)
+            twice = torch.addmm(out.expand(2, -1), x.expand(2, -1) @ self.a, self.b, alpha=self.scaling)
             out.copy_(twice[:1])
         else:
             out.addmm_(x @ self.a, self.b, alpha=self.scaling)

@@ -24,17 +24,21 @@ def write_adapter(
     ends: tuple[str, ...],
     seed: int = 0,
     ranks: Callable[[str], int] = lambda _: RANK,
+    spread: float = 0.2,
     **config: Any,
 ) -> Path:
-    """Write an adapter for every linear layer of `model` whose name ends like one of `ends`; `config` adds settings."""
+    """Write an adapter for every linear layer of `model` whose name ends like one of `ends`; `config` adds settings.
+
+    `spread` is the standard deviation of the random matrices.
+    """
     generator = torch.Generator().manual_seed(seed)
     tensors = {}
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear | Conv1D) and name.endswith(ends):
             size_in, size_out = module.weight.shape if isinstance(module, Conv1D) else module.weight.shape[::-1]
             key, rank = f"base_model.model.{name}.lora_", ranks(name)
-            tensors[key + "A.weight"] = torch.randn(rank, size_in, generator=generator) * 0.2
-            tensors[key + "B.weight"] = torch.randn(size_out, rank, generator=generator) * 0.2
+            tensors[key + "A.weight"] = torch.randn(rank, size_in, generator=generator) * spread
+            tensors[key + "B.weight"] = torch.randn(size_out, rank, generator=generator) * spread
     settings = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": RANK, "lora_alpha": 2 * RANK, "bias": "none"}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "adapter_config.json").write_text(json.dumps(settings | {"target_modules": list(ends)} | config))
@@ -43,8 +47,14 @@ def write_adapter(
 
 
 def merged(family: str, folder: Path, scaling: Callable[[str], float] = lambda _: 2.0) -> PreTrainedModel:
-    """Return the family's tiny model with the adapter of `folder` added to its weights: W + scaling · B A."""
+    """Return the family's tiny model with the adapter of `folder` added to its weights."""
     model = tiny_model(family)
+    merge(model, folder, scaling)
+    return model
+
+
+def merge(model: PreTrainedModel, folder: Path, scaling: Callable[[str], float] = lambda _: 2.0) -> None:
+    """Add the adapter of `folder` to the weights of `model`: W + scaling · B A."""
     tensors = load_file(folder / "adapter_model.safetensors")
     with torch.no_grad():
         for key, a in tensors.items():
@@ -52,9 +62,9 @@ def merged(family: str, folder: Path, scaling: Callable[[str], float] = lambda _
                 name = key.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
                 layer = model.get_submodule(name)
                 delta = scaling(name) * tensors[key.replace("lora_A", "lora_B")].double() @ a.double()
+                weight = layer.weight + (delta.t() if isinstance(layer, Conv1D) else delta)
                 # A new matrix: one that a head shares with the embedding changes for the head only.
-                layer.weight = nn.Parameter(layer.weight + (delta.t() if isinstance(layer, Conv1D) else delta))
-    return model
+                layer.weight = nn.Parameter(weight.to(layer.weight.dtype))
 
 
 def add_to_layers(model: PreTrainedModel, folder: Path, scaling: float = 2.0) -> None:
