@@ -50,7 +50,9 @@ async def serving(
         loop.close()
 
 
-def check_empty(loop: GenerationLoop) -> None:
+async def check_empty(loop: GenerationLoop) -> None:
+    """Once the last step is published: a reader that is awake anyway hears the end of its row a moment before."""
+    await idle(loop)
     load = loop.snapshot()
     assert (load.running, load.waiting, load.queued_prompt_tokens, load.kv_tokens_used) == (0, 0, 0, 0)
     assert load.tokens_per_second == 0.0
@@ -63,7 +65,7 @@ async def test_concurrent_requests_say_what_each_says_alone() -> None:
         heard = await asyncio.gather(*(hear(loop.submit([row])) for row in rows))
         for row, one in zip(rows, heard, strict=True):
             assert (one.tokens[0], one.ends[0].reason) == expected(*row, MODEL)
-        check_empty(loop)
+        await check_empty(loop)
 
 
 async def test_rows_of_one_request_share_its_prompt_and_differ_by_seed() -> None:
@@ -98,7 +100,7 @@ async def test_stop_row_frees_its_kv_within_two_steps_and_the_others_go_on_undis
         for row in (0, 1, 3):
             assert heard.tokens[row] == expected(*rows[row], MODEL)[0]
         loop.stop_row(stream, 0)
-        check_empty(loop)
+        await check_empty(loop)
 
 
 @pytest.mark.parametrize(("phase", "steps"), [("prefill", 0), ("prefill", 2), ("decoding", 10)])
@@ -114,7 +116,7 @@ async def test_a_cancelled_row_frees_everything_within_one_step(phase: str, step
         gate.allow(1)
         await idle(loop)
         assert loop.snapshot().step == steps + 1
-        check_empty(loop)
+        await check_empty(loop)
         with pytest.raises(RequestFailed):
             await anext(stream)
 
@@ -135,7 +137,7 @@ async def test_a_cancelled_row_that_still_waits_leaves_the_queue() -> None:
             loop.cancel(stream)
         gate.allow(1)
         await idle(loop)
-        check_empty(loop)
+        await check_empty(loop)
 
 
 async def test_after_200_cancels_at_once_the_next_request_is_served() -> None:
@@ -149,7 +151,7 @@ async def test_after_200_cancels_at_once_the_next_request_is_served() -> None:
         nxt = loop.submit([(ids_of(1, 2, 3), RowParams(max_new_tokens=5))])
         gate.allow(6)  # the one that was under way, then one per token
         assert (await hear(nxt)).tokens[0] == expected(ids_of(1, 2, 3), RowParams(max_new_tokens=5), MODEL)[0]
-        check_empty(loop)
+        await check_empty(loop)
 
 
 async def test_a_full_queue_refuses_at_once_and_takes_again_when_there_is_room() -> None:
@@ -204,7 +206,7 @@ async def test_a_failing_row_fails_alone_and_the_worker_goes_on() -> None:
         assert good.tokens[0] == expected(ids_of(1, 2), LONG, MODEL)[0]
         assert bad.ends[0].reason == "BAD_NUMBERS"
         assert bad.tokens[1] == expected(ids_of(8), LONG, MODEL)[0]
-        check_empty(loop)
+        await check_empty(loop)
 
 
 async def test_a_broken_engine_fails_every_stream_and_is_reported_once() -> None:
@@ -258,7 +260,7 @@ async def test_draining_refuses_what_is_new_and_finishes_what_is_there() -> None
         assert not draining.done()
         gate.open()
         await draining
-        check_empty(loop)
+        await check_empty(loop)
         for heard in await asyncio.gather(*reading):
             assert heard.tokens[0] == expected(PROMPT, LONG, MODEL)[0]
 
@@ -278,7 +280,7 @@ async def test_closing_tells_every_reader_closes_the_engine_and_ends_the_thread(
     loop.close()
     assert engine.closed
     assert not loop._thread.is_alive()
-    check_empty(loop)
+    await check_empty(loop)
     for stream in streams:
         with pytest.raises(RequestFailed) as caught:
             await hear(stream)
