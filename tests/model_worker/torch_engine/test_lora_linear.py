@@ -7,6 +7,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from model_worker.engine import Segment
+from model_worker.loading.load_errors import UnsupportedModelError
 from model_worker.sequence import Extent
 from model_worker.torch_engine.int8_linear import Int8Linear
 from model_worker.torch_engine.lora_linear import LoraLinear, LoraPair, LoraSwitch, by_adapter
@@ -95,7 +96,7 @@ def test_a_layer_that_gets_other_rows_than_the_steps_says_so():
     switch = LoraSwitch()
     layer = LoraLinear(plain(), switch.tokens)
     segments = [segment(3, "a")]
-    with switch.during(segments, kept=segments), pytest.raises(RuntimeError, match="2 rows in a step of 3"):
+    with switch.during(segments, kept=segments), pytest.raises(UnsupportedModelError, match="2 rows in a step of 3"):
         layer(torch.randn(2, WIDTH_IN))
 
 
