@@ -6,16 +6,17 @@ A step without adapters costs each layer one look at an empty list.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from itertools import groupby
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import nn
 
 from model_worker.engine import Segment
 from model_worker.loading.load_errors import UnsupportedModelError
+
+LoraOperator: TypeAlias = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]  # out (changed), x, layer
 
 
 class Run(NamedTuple):
@@ -49,36 +50,6 @@ class LoraRows:
         self.runs, self.total = (), 0
 
 
-class LoraSwitch:
-    """Tells every LoRA layer of one model whose rows it gets. Owned by the engine."""
-
-    def __init__(self) -> None:
-        self.tokens = LoraRows()  # of the layers inside the model: every token of the step
-        self.drawn = LoraRows()  # of the output head: only the tokens whose logits are wanted
-
-    @contextmanager
-    def during(self, segments: Sequence[Segment], kept: Sequence[Segment]) -> Iterator[None]:
-        """Compute the rows of `segments` with their adapters until the end of the block.
-
-        `kept` names the segment of each row that the output head gets.
-        """
-        if not any(segment.sequence.params.adapter for segment in segments):
-            yield
-            return
-        self.tokens.set(segments, [segment.length for segment in segments])
-        self.drawn.set(kept, [1] * len(kept))
-        try:
-            yield
-        finally:
-            self.tokens.clear()
-            self.drawn.clear()
-
-
-def by_adapter(segments: Sequence[Segment]) -> list[int]:
-    """The order of `segments` in which those of one adapter stand together; otherwise their own order."""
-    return sorted(range(len(segments)), key=lambda index: segments[index].sequence.params.adapter)
-
-
 class LoraPair(NamedTuple):
     """What one adapter adds to one layer: rows [n, in] times `a` [in, r] times `b` [r, out], times `scaling`."""
 
@@ -98,15 +69,27 @@ class LoraPair(NamedTuple):
 
 
 class LoraLinear(nn.Module):
-    """A linear layer of any kind, quantized or not, with what adapters add to it."""
+    """A linear layer of any kind, quantized or not, with what adapters add to it.
 
-    def __init__(self, base: nn.Module, rows: LoraRows) -> None:
+    Compiled code meets that as one opaque operator (`add`), also where there is nothing to add: were it left out then,
+    there would be two kinds of compiled code, and a row's text under int8 could depend on who shares its batch.
+    """
+
+    def __init__(self, base: nn.Module, rows: LoraRows, number: int, add: LoraOperator) -> None:
         super().__init__()
         self.base = base
+        self.register_buffer("number", torch.tensor(number), persistent=False)  # in a tensor: see RaggedAttention
+        self.number: torch.Tensor
         self._rows = rows
+        self._add = add
         self._pairs: dict[str, LoraPair] = {}
 
-    def add(self, adapter: str, pair: LoraPair) -> None:
+    @property
+    def has_rows(self) -> bool:
+        """Whether an adapter has rows in this step."""
+        return bool(self._rows.runs)
+
+    def add_adapter(self, adapter: str, pair: LoraPair) -> None:
         """Give rows of `adapter` what `pair` says."""
         self._pairs[adapter] = pair
 
@@ -118,12 +101,16 @@ class LoraLinear(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return [..., out] for `x` [..., in], whose rows are those of `LoraRows`."""
         out: torch.Tensor = self.base(x)
-        if self._rows.runs:
-            # A layer of a model that is spread over several devices moves its input by itself.
-            self._add_pairs(x.reshape(-1, x.shape[-1]).to(out.device), out.view(-1, out.shape[-1]))
+        if torch.compiler.is_compiling():
+            self._add(out, x, self.number)
+        elif self._rows.runs:
+            self.add_pairs(out, x)
         return out
 
-    def _add_pairs(self, x: torch.Tensor, out: torch.Tensor) -> None:
+    def add_pairs(self, out: torch.Tensor, x: torch.Tensor) -> None:
+        """Add to `out`, in place, what the adapters of the rows make of `x`."""
+        # A layer of a model that is spread over several devices moves its input by itself.
+        x, out = x.reshape(-1, x.shape[-1]).to(out.device), out.view(-1, out.shape[-1])
         if x.shape[0] != self._rows.total:
             # Found by the self-test, in a model that computes a layer for some of its tokens only.
             raise UnsupportedModelError(f"a layer with LoRA got {x.shape[0]} rows in a step of {self._rows.total}")

@@ -22,7 +22,8 @@ from model_worker.loading.adapter_files import AdapterFiles
 from model_worker.loading.load_errors import AdapterError
 from model_worker.torch_engine.bitsandbytes_layers import is_bitsandbytes
 from model_worker.torch_engine.int8_linear import Int8Linear
-from model_worker.torch_engine.lora_linear import LoraLinear, LoraPair, LoraSwitch
+from model_worker.torch_engine.lora_linear import LoraLinear, LoraPair
+from model_worker.torch_engine.lora_switch import LoraSwitch
 from model_worker.torch_engine.out_of_memory import named_out_of_memory
 
 _log = logging.getLogger("tokenmill.worker.load")
@@ -47,9 +48,9 @@ def attach_adapters(model: PreTrainedModel, adapters: Sequence[AdapterFiles], dt
         for name, pair in _read_pairs(adapter, wanted, dtype).items():
             layer = model.get_submodule(name)
             if not isinstance(layer, LoraLinear):
-                layer = LoraLinear(layer, switch.drawn if layer is head else switch.tokens)
+                layer = switch.layer(layer, is_head=layer is head)
                 model.set_submodule(name, layer)
-            layer.add(adapter.name, pair)
+            layer.add_adapter(adapter.name, pair)
     if adapters:
         _log.info("adapters: %d, %.1f MiB", len(adapters), adapter_bytes(model) / 2**20)
     return switch

@@ -17,7 +17,7 @@ from model_worker.torch_engine.attention.ragged import RaggedAttention
 from model_worker.torch_engine.attention_probe import attention_function
 from model_worker.torch_engine.forward_passes import HeadRow
 from model_worker.torch_engine.kv_storage import KvStorage, LayerShape
-from model_worker.torch_engine.lora_linear import LoraSwitch, by_adapter
+from model_worker.torch_engine.lora_switch import LoraSwitch, by_adapter
 from model_worker.torch_engine.out_of_memory import named_out_of_memory
 from model_worker.torch_engine.step_layout import StepLayout
 
@@ -84,6 +84,7 @@ class TransformersEngine:
         """Free the storage and let the model go, with the attention it had before, whoever holds the engine."""
         self._held.close()
         self._attention.close()
+        self.lora.close()
         self._storage.free()
         del self._model, self._attention
         if self.spec.device.startswith("cuda"):

@@ -172,7 +172,7 @@ def test_an_adapter_that_reaches_rows_of_others_fails_the_self_test(tmp_path, mo
     folder = write_adapter(tmp_path / "sql", model, ENDS["llama"])
     with engine_for(model, adapters={"sql": folder}) as engine:
         assert self_test(engine, model).deviation < 1e-3
-        added = LoraLinear._add_pairs
-        monkeypatch.setattr(LoraLinear, "_add_pairs", lambda layer, x, out: added(layer, x.roll(1, dims=0), out))
+        added = LoraLinear.add_pairs
+        monkeypatch.setattr(LoraLinear, "add_pairs", lambda layer, out, x: added(layer, out, x.roll(1, dims=1)))
         with pytest.raises(UnsupportedModelError, match="LlamaForCausalLM with adapter 'sql' failed the self-test"):
             self_test(engine, model)

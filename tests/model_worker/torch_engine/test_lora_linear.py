@@ -10,7 +10,8 @@ from model_worker.engine import Segment
 from model_worker.loading.load_errors import UnsupportedModelError
 from model_worker.sequence import Extent
 from model_worker.torch_engine.int8_linear import Int8Linear
-from model_worker.torch_engine.lora_linear import LoraLinear, LoraPair, LoraSwitch, by_adapter
+from model_worker.torch_engine.lora_linear import LoraPair
+from model_worker.torch_engine.lora_switch import LoraSwitch, by_adapter
 from tests.model_worker.tiny_models import sequence_of
 
 WIDTH_IN, WIDTH_OUT = 64, 128
@@ -55,10 +56,10 @@ def pair_of(rank: int, scaling: float) -> LoraPair:
 def test_each_row_gets_what_its_own_adapter_adds_to_the_layer(make):
     base = make()
     switch = LoraSwitch()
-    layer = LoraLinear(base, switch.tokens)
+    layer = switch.layer(base, is_head=False)
     pairs = {"a": pair_of(4, 2.0), "b": pair_of(16, 0.25)}
     for name, pair in pairs.items():
-        layer.add(name, pair)
+        layer.add_adapter(name, pair)
     owners = ["", "a", "", "b", "elsewhere"]  # the last has nothing for this layer
     segments = [segment(length, owner) for length, owner in enumerate(owners, start=1)]
     x = torch.randn(1, sum(part.length for part in segments), WIDTH_IN)
@@ -80,21 +81,21 @@ def test_the_output_head_gets_one_row_for_each_kept_token():
     switch = LoraSwitch()
     segments = [segment(3, "a"), segment(2, ""), segment(4, "b")]
     with switch.during(segments, kept=[segments[2], segments[0], segments[0]]):
-        assert switch.tokens.runs == [("a", 0, 3), ("b", 5, 4)]
-        assert switch.drawn.runs == [("b", 0, 1), ("a", 1, 2)]
-    assert switch.tokens.runs == switch.drawn.runs == ()
+        assert switch._tokens.runs == [("a", 0, 3), ("b", 5, 4)]
+        assert switch._drawn.runs == [("b", 0, 1), ("a", 1, 2)]
+    assert switch._tokens.runs == switch._drawn.runs == ()
 
 
 def test_a_step_that_fails_leaves_no_rows_behind():
     switch = LoraSwitch()
     with pytest.raises(KeyError), switch.during([segment(1, "a")], kept=[]):
         raise KeyError
-    assert switch.tokens.runs == ()
+    assert switch._tokens.runs == ()
 
 
 def test_a_layer_that_gets_other_rows_than_the_steps_says_so():
     switch = LoraSwitch()
-    layer = LoraLinear(plain(), switch.tokens)
+    layer = switch.layer(plain(), is_head=False)
     segments = [segment(3, "a")]
     with switch.during(segments, kept=segments), pytest.raises(UnsupportedModelError, match="2 rows in a step of 3"):
         layer(torch.randn(2, WIDTH_IN))
