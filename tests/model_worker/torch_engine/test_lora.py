@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 from transformers import PreTrainedModel
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
@@ -139,6 +140,23 @@ def test_an_int8_row_of_an_adapter_has_the_same_bits_alone_in_any_batch_and_any_
         alone = bits(engine, chunk=60, neighbours=0)
         for chunk, neighbours in [(1, 0), (5, 0), (60, 3), (4, 7), (1, 3)]:
             assert torch.equal(bits(engine, chunk, neighbours), alone)
+
+
+@pytest.mark.slow
+def test_compiled_layers_share_one_code_whatever_adapters_a_step_has(tmp_path):
+    model = tiny_model("llama")
+    folders = {
+        name: write_adapter(tmp_path / name, tiny_model("llama"), ENDS["llama"], seed=seed)
+        for seed, name in enumerate(["first", "second"])
+    }
+    models = {"": tiny_model("llama")} | {name: merged("llama", folder) for name, folder in folders.items()}
+    expected = [reference(models[plan[0]], prompt, 12) for plan, prompt in zip(PLANS, PROMPTS, strict=True)]
+    counters.clear()
+    with engine_for(model, adapters=folders) as engine:
+        for layer in model.model.layers:
+            layer.compile(dynamic=True, fullgraph=True, backend="aot_eager")
+        assert driven(engine) == expected
+    assert counters["stats"]["unique_graphs"] <= 2, "one for a single token, one for more"
 
 
 @pytest.mark.parametrize("quantization", ["none", "int8", "bnb-nf4", "bnb-int8"])
