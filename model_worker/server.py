@@ -143,6 +143,7 @@ class WorkerService:
         description.MergeFrom(
             worker_pb2.GetWorkerResponse(
                 adapters=spec.adapters,
+                compiled=spec.compiled,
                 quantization=spec.quantization,
                 device=spec.device,
                 dtype=spec.dtype,

@@ -451,6 +451,7 @@ class GetWorkerResponse(_message.Message):
     PROGRESS_FIELD_NUMBER: _builtins.int
     EOS_TOKEN_IDS_FIELD_NUMBER: _builtins.int
     DEFAULTS_FIELD_NUMBER: _builtins.int
+    COMPILED_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
     """Stable across restarts: --worker-id, else the host's name and the port. Only with port 0 it is new at each start."""
     instance_id: _builtins.str
@@ -477,6 +478,8 @@ class GetWorkerResponse(_message.Message):
     """SHA-256 of the vocabulary, hexadecimal."""
     api_revision: _builtins.int
     """Revision of this API that the worker speaks; 1 in this release."""
+    compiled: _builtins.bool
+    """Whether the model's layers run as compiled code: with --compile, unless they do not compile."""
     @_builtins.property
     def adapters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of adapters served beside it."""
@@ -513,10 +516,11 @@ class GetWorkerResponse(_message.Message):
         progress: Global___LoadProgress | None = ...,
         eos_token_ids: _abc.Iterable[_builtins.int] | None = ...,
         defaults: Global___GenerationDefaults | None = ...,
+        compiled: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["defaults", b"defaults", "progress", b"progress"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapters", b"adapters", "api_revision", b"api_revision", "context_length", b"context_length", "defaults", b"defaults", "device", b"device", "dtype", b"dtype", "eos_token_ids", b"eos_token_ids", "instance_id", b"instance_id", "kv_capacity_tokens", b"kv_capacity_tokens", "max_num_seqs", b"max_num_seqs", "max_queued_rows", b"max_queued_rows", "model", b"model", "progress", b"progress", "quantization", b"quantization", "vocabulary_fingerprint", b"vocabulary_fingerprint", "vocabulary_size", b"vocabulary_size", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapters", b"adapters", "api_revision", b"api_revision", "compiled", b"compiled", "context_length", b"context_length", "defaults", b"defaults", "device", b"device", "dtype", b"dtype", "eos_token_ids", b"eos_token_ids", "instance_id", b"instance_id", "kv_capacity_tokens", b"kv_capacity_tokens", "max_num_seqs", b"max_num_seqs", "max_queued_rows", b"max_queued_rows", "model", b"model", "progress", b"progress", "quantization", b"quantization", "vocabulary_fingerprint", b"vocabulary_fingerprint", "vocabulary_size", b"vocabulary_size", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
