@@ -11,11 +11,14 @@ from typing import Any
 
 import torch
 from transformers import (
+    Cohere2Config,
     Gemma2Config,
     Gemma3TextConfig,
+    Glm4Config,
     GPT2Config,
     GPTNeoXConfig,
     GptOssConfig,
+    GraniteConfig,
     LlamaConfig,
     MistralConfig,
     MixtralConfig,
@@ -25,7 +28,10 @@ from transformers import (
     PreTrainedModel,
     Qwen2Config,
     Qwen3Config,
+    Qwen3MoeConfig,
+    SmolLM3Config,
     StableLmConfig,
+    Starcoder2Config,
 )
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
@@ -50,8 +56,10 @@ _SIZES = _COMMON | {
     "num_key_value_heads": 2,
     "max_position_embeddings": CONTEXT,
 }
-# Two layers of different kinds; and an output head of its own, because a random tied one only repeats its input.
-_SLIDING = {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"], "tie_word_embeddings": False}
+# An output head of its own, where the family shares it with the embedding: a random one only repeats its input.
+_UNTIED = {"tie_word_embeddings": False}
+# Two layers of different kinds.
+_SLIDING = {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]} | _UNTIED
 
 FAMILIES: dict[str, Callable[[], Any]] = {
     "llama": lambda: LlamaConfig(**_SIZES),
@@ -69,8 +77,18 @@ FAMILIES: dict[str, Callable[[], Any]] = {
     "olmo2": lambda: Olmo2Config(**_SIZES),
     "gpt_oss": lambda: GptOssConfig(**_SIZES, **_SLIDING, head_dim=8, num_local_experts=4, num_experts_per_tok=2),
     "stablelm": lambda: StableLmConfig(**_SIZES),
+    "qwen3_moe": lambda: Qwen3MoeConfig(
+        **_SIZES, head_dim=16, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=24
+    ),
+    "starcoder2": lambda: Starcoder2Config(**_SIZES, **_UNTIED, sliding_window=8),
+    "cohere2": lambda: Cohere2Config(**_SIZES, **_SLIDING),
+    "granite": lambda: GraniteConfig(**_SIZES),
+    # Every second layer without rotary positions.
+    "smollm3": lambda: SmolLM3Config(**_SIZES, **_UNTIED, no_rope_layer_interval=2),
+    "glm4": lambda: Glm4Config(**_SIZES, head_dim=8),
     "opt": lambda: OPTConfig(
         **_COMMON,
+        **_UNTIED,
         hidden_size=32,
         ffn_dim=48,
         num_hidden_layers=2,
@@ -109,7 +127,7 @@ def engine_for(
     switch = attach_adapters(model, read_adapter_files(adapters or {}, max_rank=64), model.dtype)
     layers = probe_layers(model)
     spec = EngineSpec(
-        vocabulary_size=VOCABULARY,
+        vocabulary_size=model.config.vocab_size,
         context_length=CONTEXT,
         kv_capacity_tokens=capacity,
         kv_bytes_per_token=sum(shape.bytes_per_token for shape in layers.values()),
@@ -143,10 +161,10 @@ def reference(model: PreTrainedModel, prompt: list[int], new_tokens: int) -> lis
     return out[0, len(prompt) :].tolist()
 
 
-def prompt_of(length: int, seed: int) -> list[int]:
+def prompt_of(length: int, seed: int, vocabulary: int = VOCABULARY) -> list[int]:
     """Return ids that look like nothing in particular."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.randint(3, VOCABULARY, (length,), generator=generator).tolist()
+    return torch.randint(3, vocabulary, (length,), generator=generator).tolist()
 
 
 def sequence_of(prompt: list[int], extent: Extent, sampling: SamplingParams | None = None, **params: Any) -> Sequence:

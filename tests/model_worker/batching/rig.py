@@ -1,4 +1,4 @@
-"""A batch over the fake engine, driven step by step without a thread: every schedule is deterministic."""
+"""A batch over the fake engine, or any, driven step by step without a thread: every schedule is deterministic."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from model_worker.batching.load import LoadSnapshot
 from model_worker.batching.row_events import FinishedEvent
 from model_worker.batching.scheduler import SchedulerLimits
 from model_worker.batching.token_stream import TokenStream
+from model_worker.engine import Engine
 from model_worker.engines.fake_engine import FakeEngine, FakeModel
 from model_worker.engines.fake_faults import Fault
 from model_worker.sequence import FinishReason, RowParams
@@ -40,14 +41,14 @@ class Rig:
         *faults: Fault,
         model: FakeModel = MODEL,
         limits: SchedulerLimits = LIMITS,
-        engine: FakeEngine | None = None,
+        engine: Engine | None = None,
         enable_prefix_caching: bool = True,
     ) -> None:
         self.clock = Clock()
         self.model = model
-        self.batch = ContinuousBatch(
-            engine or FakeEngine(model, *faults), limits, self.clock, enable_prefix_caching=enable_prefix_caching
-        )
+        engine = engine or FakeEngine(model, *faults)
+        self.capacity = engine.spec.kv_capacity_tokens
+        self.batch = ContinuousBatch(engine, limits, self.clock, enable_prefix_caching=enable_prefix_caching)
         self.requests: list[tuple[TokenStream, Rows, Heard]] = []
 
     def add(self, *rows: tuple[array[int], RowParams]) -> int:
@@ -105,5 +106,5 @@ class Rig:
     def check_empty(self) -> None:
         load = self.load()
         assert (load.running, load.waiting, load.queued_prompt_tokens, load.kv_tokens_used) == (0, 0, 0, 0)
-        assert self.batch.arena.free_tokens == self.model.kv_capacity_tokens
+        assert self.batch.arena.free_tokens == self.capacity
         assert self.batch.ended_rows == sum(len(rows) for _, rows, _ in self.requests)

@@ -1,4 +1,4 @@
-"""The engine against `model.generate()`: whatever runs beside a row, its tokens are those of the row alone."""
+"""The engine by itself: what a step computes, keeps, moves and refuses. `exactness/` holds it to `generate()`."""
 
 import gc
 import weakref
@@ -29,21 +29,6 @@ from tests.model_worker.tiny_models import (
 )
 
 SAMPLED = SamplingParams(temperature=0.9, top_k=40, top_p=0.95, seed=7)
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_greedy_tokens_in_a_ragged_batch_equal_generate_alone(family):
-    model = tiny_model(family)
-    plans = [(5, 1000, 0), (23, 7, 0), (1, 1000, 2), (40, 16, 3), (12, 1, 5)]  # prompt length, chunk, arrival
-    prompts = [prompt_of(length, seed) for seed, (length, _, _) in enumerate(plans)]
-    expected = [reference(model, prompt, 14) for prompt in prompts]
-    with engine_for(model) as engine:
-        rows = [
-            Row(sequence_of(prompt, Extent(100 * index, 64)), 14, chunk, arrives)
-            for index, (prompt, (_, chunk, arrives)) in enumerate(zip(prompts, plans, strict=True))
-        ]
-        assert drive(engine, rows) == expected
-    assert len({tuple(ids) for ids in expected}) == len(expected), "the model says the same to every prompt"
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 5, 9, 30])

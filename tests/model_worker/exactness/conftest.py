@@ -1,0 +1,35 @@
+"""What the matrix shares, and its table at the end of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from model_worker.torch_engine.attention.native import build
+from tests.model_worker.exactness.tally import Tally
+
+_TALLY = pytest.StashKey[Tally]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_TALLY] = Tally()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    tally = terminalreporter.config.stash[_TALLY]
+    if tally.subjects:
+        terminalreporter.section("exactness: schedules tried, and in how many of them what came up")
+        for line in tally.lines():
+            terminalreporter.line(line)
+
+
+@pytest.fixture(scope="session")
+def tally(request: pytest.FixtureRequest) -> Tally:
+    return request.config.stash[_TALLY]
+
+
+@pytest.fixture(scope="session")
+def native_library(request: pytest.FixtureRequest) -> Path:
+    """The compiled kernel, kept from one run to the next: its name says from what it was made."""
+    return build(request.config.cache.mkdir("native-attention"))

@@ -1,0 +1,80 @@
+"""Rows that fail among rows that do not: what the others say is what they say alone.
+
+Rows fail for logits that are no numbers, or for an exception while they are sampled; steps and copies run out of
+memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import strategies as st
+from transformers import PreTrainedModel
+
+from model_worker.sequence import SamplingParams
+from tests.model_worker.exactness.asks import Ask, Manner, Schedule
+from tests.model_worker.exactness.check import explore
+from tests.model_worker.exactness.kernels import all_kernels
+from tests.model_worker.exactness.oracles import Generate
+from tests.model_worker.exactness.strategies import asks, prompt_pool, schedules
+from tests.model_worker.exactness.subjects import Subject
+from tests.model_worker.exactness.tally import Tally
+from tests.model_worker.tiny_models import engine_for, tiny_model
+
+POISON = 2  # in no prompt
+# A token that is none: a request is checked long before, so nothing else raises so deep inside.
+BROKEN = Manner(SamplingParams(logit_bias=(("no id", 1.0),)))  # type: ignore[arg-type]
+
+
+SLOW = [pytest.param(family, marks=pytest.mark.slow) for family in ("gemma2", "mixtral", "gpt_oss")]
+
+
+def mute(model: PreTrainedModel) -> PreTrainedModel:
+    """Let the model never say POISON. Its head is not the embedding."""
+    assert not model.config.tie_word_embeddings
+    with torch.no_grad():
+        model.get_output_embeddings().weight[POISON] = 0
+    return model
+
+
+@pytest.fixture(scope="module", params=["llama", *SLOW])
+def subject(request: pytest.FixtureRequest, native_library: Path) -> Iterator[Subject]:
+    served, kernels = mute(tiny_model(request.param)), all_kernels(native_library)
+    with torch.no_grad():
+        served.get_input_embeddings().weight[POISON] = torch.nan
+    with engine_for(served, kernel=kernels) as engine:
+        yield Subject(
+            name=f"failures {request.param} {engine.spec.dtype}",
+            engine=engine,
+            kernels=kernels,
+            oracle=Generate({"": mute(tiny_model(request.param))}),
+            prompts=prompt_pool(),
+        )
+
+
+def failing(ask: Ask, poisoned: int | None) -> Ask:
+    """The same, but that it fails: at a poisoned place of its prompt, or when it is sampled."""
+    if poisoned is None:
+        return replace(ask, manner=BROKEN, failure="SAMPLING_FAILED")
+    place = poisoned % (len(ask.prompt) + 1)
+    prompt = (*ask.prompt[:place], POISON, *ask.prompt[place:])
+    return replace(ask, prompt=prompt, failure="LOGITS_NOT_FINITE")
+
+
+def faulty(subject: Subject) -> st.SearchStrategy[Schedule]:
+    sound = asks(subject)
+    return schedules(subject, sound | sound | st.builds(failing, sound, st.none() | st.integers(0, 40)), least_rows=2)
+
+
+def test_rows_fail_alone(subject: Subject, tally: Tally) -> None:
+    explore(subject, faulty(subject), tally, 3)
+
+
+@pytest.mark.slow
+def test_rows_fail_alone_in_many_schedules(subject: Subject, tally: Tally) -> None:
+    seen = explore(subject, faulty(subject), tally, 75)
+    assert seen.keys() >= {"logits_not_finite", "sampling_failed", "out_of_memory", "refused"}
