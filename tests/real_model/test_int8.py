@@ -1,4 +1,4 @@
-"""int8, the default on a CPU: a sensible answer; how often the company of other rows changes a text is printed."""
+"""int8, the default on a CPU: a sensible answer, eager and compiled; how often company changes a text is printed."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from tokenmill.v1 import generation_pb2
 pytestmark = pytest.mark.model
 
 
-def test_int8_answers_and_its_divergence_in_a_batch_is_measured(demo_model):
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+def test_int8_answers_and_its_divergence_in_a_batch_is_measured(demo_model, tmp_path, compiled):
     greedy = {"sampling": generation_pb2.SamplingParams(temperature=0)}
     requests = [
         chat_request(messages, stopping=generation_pb2.StoppingCriteria(max_new_tokens=tokens), **greedy)
         for messages, tokens in CHATS
     ]
-    with running_stack(demo_model, "--quantization", "int8") as int8:
+    flags = ("--compile", "--compile-cache", str(tmp_path)) if compiled else ()
+    with running_stack(demo_model, "--quantization", "int8", *flags) as int8:
         alone = [int8.stream_chat(request).texts[0] for request in requests]
         together = [outputs.texts[0] for outputs in int8.at_once(requests)]
     assert "Paris" in alone[0]
+    assert any(tmp_path.glob("**/*.so")) == compiled
     differing = sum(one != other for one, other in zip(alone, together, strict=True))
-    print(f"\nint8: {differing} of {len(alone)} greedy texts differ between alone and together")
+    print(f"\nint8, {'compiled' if compiled else 'eager'}: {differing} of {len(alone)} greedy texts differ in a batch")
