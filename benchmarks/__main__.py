@@ -27,6 +27,7 @@ SECTIONS: dict[str, Callable[[BenchOptions, PromptWords], Section]] = {
     "sampling": sampling.measure,
     "memory": soak.measure,
 }
+MEDIAN_OF = 3  # what is promised is promised of so many runs
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
 
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     given.output.mkdir(parents=True, exist_ok=True)
     options = options_of(given)
-    measure = "quick" if given.quick else f"medians of {options.repetitions}"
+    measure = "quick" if given.quick else f"medians of {options.repetitions} where something is promised"
     results = json_file.read_or_new(given.output / "results.json", {**conditions(given.model), "measure": measure})
     words = PromptWords.of_model(given.model)
     for name in given.only:
@@ -59,7 +60,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", type=Path, default=default_folder(), help="model folder (default: %(default)s)")
     parser.add_argument("--only", type=several_of(SECTIONS), default=list(SECTIONS), help=f"of {', '.join(SECTIONS)}")
     parser.add_argument("--quick", action="store_true", help="see whether everything works; the numbers mean little")
-    parser.add_argument("--repetitions", type=int, default=3, help="runs that medians are of (default: %(default)s)")
+    parser.add_argument(
+        "--repetitions", type=int, default=MEDIAN_OF, help="of what promises are about (default: %(default)s)"
+    )
     parser.set_defaults(configurations=["fp32", "int8", "int8 --compile"])
     parser.add_argument("--configurations", type=several_of(CONFIGURATIONS), help=f"of {', '.join(CONFIGURATIONS)}")
     parser.add_argument("--served", choices=CONFIGURATIONS, default="int8 --compile", help="what promises are made for")
@@ -68,6 +71,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     given = parser.parse_args(arguments)
     if given.quick and given.publish:
         parser.error("numbers that mean little are not published")
+    if given.repetitions < MEDIAN_OF and given.publish:
+        parser.error(f"what is published is the median of {MEDIAN_OF} at least")
     return given
 
 

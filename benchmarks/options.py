@@ -38,12 +38,12 @@ class BenchOptions:
     mixed: Lengths = MIXED
     mixed_requests: int = 64
     mixed_once: int = 32  # requests for what promises nothing, and is measured once: it would take most of an hour
-    mixed_one_by_one: int = 8  # requests for what works on one at a time, where more would change nothing
+    mixed_one_by_one: int = 4  # requests for what works on one at a time, where more would change nothing
     stack: Lengths = CHAT
     stack_rounds: int = 4  # requests of each caller
     open_requests: int = 32
     long_prompt: int = 1500
-    chunks: tuple[int, ...] = (64, 128, 256, 512, 1024)
+    chunks: tuple[int, ...] = (128, 256, 512, 1024)
     soak_requests: int = 2000
 
     def quick(self) -> Self:

@@ -56,12 +56,13 @@ class PromptWords:
         return cls({word: ids[0] for word, ids in encoded.items() if len(ids) == 1})
 
     def requests(self, count: int, lengths: Lengths, *, variant: int) -> list[Request]:
-        """`count` requests. Their lengths are always the same; `variant` makes other words.
+        """`count` requests. Their lengths are always the same; every `variant`, count and range has words of its own.
 
-        What is repeated must not find its own prompts computed already.
+        What is asked later must not find its prompts computed already.
         """
         draw_length = random.Random(_LENGTHS_SEED)  # noqa: S311 - a workload, not a secret
-        draw_word = random.Random(variant)  # noqa: S311 - likewise
+        # A number would lose its sign, and draw the same words for every count.
+        draw_word = random.Random(f"{variant} {count} {lengths}")  # noqa: S311 - likewise
         made = []
         for _ in range(count):
             words = draw_word.choices(self._words, k=draw_length.randint(*lengths.prompt))

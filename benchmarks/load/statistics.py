@@ -22,8 +22,11 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 
 def median_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """The median of `ours` over `theirs`, taken in pairs: what was measured side by side saw the same neighbours."""
-    return statistics.median(one / other for one, other in zip(ours, theirs, strict=True))
+    """The median of `ours` over `theirs`, taken in pairs: what was measured side by side saw the same neighbours.
+
+    What was measured less often, in the first repetitions only, is paired with those.
+    """
+    return statistics.median(one / other for one, other in zip(ours, theirs, strict=False))
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,7 +59,7 @@ def _in_turns(
         return decode(words.requests(rows, options.decode, variant=repetition))
 
     contest = Contest(section, {name: functools.partial(task, decode) for name, decode in subjects.items()})
-    return contest.run(options.repetitions)
+    return contest.run(options.repetitions, promised=(GENERATE, options.served))
 
 
 def _throughput(rates: Rates, names: Iterable[str]) -> Table:

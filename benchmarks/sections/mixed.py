@@ -46,12 +46,12 @@ def measure(options: BenchOptions, words: PromptWords) -> Section:
     workload = _Workload(options, words, best_environment(options, words, section))
     with ExitStack() as stack:
         engines = start_engines(stack, options, section)
-        ours = {name: functools.partial(workload.engine, engine) for name, engine in engines.items()}
         generate = stack.enter_context(Remote(GenerateSubject, options.model, environment=workload.environment))
-        promised: dict[str, Callable[[int], Run]] = {GENERATE: functools.partial(workload.generate, generate)}
-        promised |= {name: run for name, run in ours.items() if name == options.served}
-        runs = Contest(section, promised).run(options.repetitions)
-        runs |= Contest[Run](section, {name: run for name, run in ours.items() if name not in promised}).run(1)
+        side_by_side: dict[str, Callable[[int], Run]] = {GENERATE: functools.partial(workload.generate, generate)}
+        for name, engine in engines.items():
+            count = options.mixed_requests if name == options.served else options.mixed_once
+            side_by_side[name] = functools.partial(workload.engine, engine, count)
+        runs = Contest(section, side_by_side).run(options.repetitions, promised=(GENERATE, options.served))
     others: dict[str, Callable[[int], Run]] = {
         CONTINUOUS: workload.continuous,
         SERVE: functools.partial(workload.server, (), options.mixed_one_by_one),
@@ -75,9 +75,9 @@ class _Workload:
         """New words in each repetition."""
         return self.words.requests(count, self.options.mixed, variant=repetition)
 
-    def engine(self, engine: Remote[EngineSubject], repetition: int) -> Run:
+    def engine(self, engine: Remote[EngineSubject], count: int, repetition: int) -> Run:
         """Callers who send their next request when their last one has ended."""
-        return engine.ask(EngineSubject.closed, self.requests(self.options.mixed_requests, repetition), IN_FLIGHT)
+        return engine.ask(EngineSubject.closed, self.requests(count, repetition), IN_FLIGHT)
 
     def generate(self, generate: Remote[GenerateSubject], repetition: int) -> Run:
         """Static batches, as large as others have requests in flight."""

@@ -9,7 +9,7 @@ from benchmarks.subjects.engine import EngineSubject
 from benchmarks.subjects.remote import Remote
 from benchmarks.subjects.usage import memory_bytes
 
-SHORT = Lengths(prompt=(4, 48), output=(1, 8))
+SHORT = Lengths(prompt=(4, 32), output=(1, 8))
 IN_FLIGHT = 16
 LOOKS = 10
 # Small, so that all of it was in use before the first look: the system counts a page only once it was written to.

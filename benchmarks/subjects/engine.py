@@ -46,7 +46,7 @@ class EngineSubject:
         engine = load_engine(settings, lambda _: None)
         self._weight_bytes = engine.spec.weight_bytes
         limits = SchedulerLimits(settings.max_num_seqs, settings.max_num_batched_tokens, settings.max_queued_rows)
-        self._generation = GenerationLoop(engine, limits)
+        self._generation = GenerationLoop(engine, limits, enable_prefix_caching=settings.enable_prefix_caching)
         self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
         self._runner.run(self._start())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -30,6 +31,15 @@ def test_another_variant_has_the_same_lengths_and_other_words():
     one, other = WORDS.requests(10, MIXED, variant=1), WORDS.requests(10, MIXED, variant=2)
     assert [(len(r.ids), r.max_new_tokens) for r in one] == [(len(r.ids), r.max_new_tokens) for r in other]
     assert [r.ids for r in one] != [r.ids for r in other]
+
+
+@pytest.mark.parametrize(
+    ("count", "lengths", "variant"), [(10, MIXED, -1), (11, MIXED, 1), (10, Lengths.exactly(prompt=40, output=1), 1)]
+)
+def test_nothing_that_is_asked_later_begins_like_what_was_asked_before(count, lengths, variant):
+    before = WORDS.requests(10, MIXED, variant=1)
+    later = WORDS.requests(count, lengths, variant=variant)
+    assert not {r.ids[:20] for r in before if len(r.ids) >= 20} & {r.ids[:20] for r in later}
 
 
 @settings(max_examples=30)

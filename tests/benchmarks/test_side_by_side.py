@@ -18,6 +18,11 @@ def test_subjects_take_turns():
     assert results == {"a": [0, 1], "b": [0, 1]}
 
 
+def test_what_promises_nothing_is_asked_once():
+    subjects = {name: lambda repetition: repetition for name in ("promised", "other")}
+    assert Contest(Section("x"), subjects).run(3, promised=["promised"]) == {"promised": [0, 1, 2], "other": [0]}
+
+
 def test_a_subject_that_fails_is_noted_and_left_out():
     def failing(repetition):
         raise SubjectError("no luck")

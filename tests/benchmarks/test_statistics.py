@@ -33,6 +33,10 @@ def test_ratios_are_taken_in_pairs():
     assert median_ratio([30.0, 15.0, 33.0], [10.0, 5.0, 10.0]) == pytest.approx(3.0)
 
 
+def test_what_was_measured_once_is_paired_with_the_first_run():
+    assert median_ratio([30.0], [10.0, 5.0, 10.0]) == pytest.approx(3.0)
+
+
 def test_a_summary_of_two_streams():
     summary = summarize([trace(0.0, [(1.0, 1), (1.5, 1)], engine=0.9), trace(0.5, [(2.5, 1), (3.0, 2)], engine=1.9)])
     assert (summary.requests, summary.tokens) == (2, 5)
