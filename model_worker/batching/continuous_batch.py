@@ -161,7 +161,7 @@ class ContinuousBatch:
         running = self._roster.running
         for _ in range(plan.preempted):
             row = running.pop()
-            self._arena.retire(row.sequence)
+            self._arena.retire(row.sequence, drawn=row.lends)
             self._roster.enqueue(row, copyable(row, self._arena))
         for row, capacity in zip(running, plan.capacities, strict=True):
             extent = row.sequence.extent
@@ -214,7 +214,7 @@ class ContinuousBatch:
 
     def _depart(self, row: Row) -> None:
         if row.sequence.extent is not None:
-            self._arena.retire(row.sequence)
+            self._arena.retire(row.sequence, drawn=row.lends)
         self._roster.depart(row)
         self.touched.add(row.stream)
         self.ended_rows += 1

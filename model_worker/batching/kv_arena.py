@@ -102,10 +102,13 @@ class KvArena:
         widened = self._widen_in_place(sequence, capacity)
         assert widened
 
-    def retire(self, sequence: Sequence) -> None:
-        """Take the extent of `sequence` back, whose row ended or gave way. What was lent of it is kept while it can."""
+    def retire(self, sequence: Sequence, *, drawn: bool) -> None:
+        """Take the extent of `sequence` back, whose row ended or gave way. What may be lent of it is kept while it can.
+
+        `drawn`: a token was drawn from all that it has computed.
+        """
         extent = self._release(sequence)
-        kept = self._cache.keep(sequence)
+        kept = self._cache.keep(sequence, drawn=drawn)
         if kept is None:
             self._allocator.free(extent)
         else:

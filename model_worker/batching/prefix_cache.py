@@ -66,20 +66,22 @@ class PrefixCache:
         if key is not None:
             self._index.remove(key, sequence)
 
-    def keep(self, sequence: Sequence) -> Sequence | None:
-        """What is to be kept of `sequence`, whose row lets go of it: one that stands for what is computed now.
+    def keep(self, sequence: Sequence, *, drawn: bool) -> Sequence | None:
+        """What is to be kept of `sequence`, whose row lets go of it: one that stands for what may be lent of it now.
 
+        That is all it has computed if a token was `drawn` from it; else only what it had taken over from another one.
         None: nothing is kept, it was not lent, or a kept one has all of it already.
         """
         lent = self._lent.get(sequence)
         self.withdraw(sequence)
         if lent is None or not self._keeps_ended:
             return None
-        found = self._index.longest(prefix_key(lent.scope, sequence.ids[: sequence.computed]))
-        if found is not None and found[0] == sequence.computed and found[1] in self._kept:
+        tokens = sequence.computed if drawn else lent.tokens
+        found = self._index.longest(prefix_key(lent.scope, sequence.ids[:tokens]))
+        if found is not None and found[0] == tokens and found[1] in self._kept:
             self._touch(found[1])
             return None
-        kept = replace(sequence)
+        kept = replace(sequence, computed=tokens)
         self.lend(kept, lent.scope)
         self._kept[kept] = 0
         self._touch(kept)

@@ -26,7 +26,7 @@ class Row:
     last_length: int  # so many ids end it
     arrival_key: PrefixKey  # its ids at arrival
     running: bool = False  # holds an extent
-    lends: bool = False  # while it runs: others may use what it has computed
+    lends: bool = False  # while it runs: a token was drawn, so others may use what it has computed
     overtaken: int = 0
     queued_prompt_tokens: int = 0  # while it waits: prompt tokens it will have to compute itself
     admitted_at: float | None = None

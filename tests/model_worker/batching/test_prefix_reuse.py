@@ -129,6 +129,17 @@ def test_a_cancelled_row_leaves_what_it_has_drawn_from() -> None:
     assert serve(worker, (PROMPT[::-1], PARAMS)) == [29]
 
 
+def test_a_row_cancelled_in_its_prompt_leaves_only_what_it_took_over() -> None:
+    worker = rig()
+    serve(worker, (PROMPT, RowParams(max_new_tokens=2)))
+    longer = (PROMPT + PROMPT[::-1], PARAMS)
+    early = worker.add(longer)
+    worker.step()
+    assert worker.load().running == 1
+    worker.batch.cancel(worker.stream(early))
+    assert serve(worker, longer) == [30], "nothing was drawn after these: the rest might be no numbers"
+
+
 def test_nothing_of_a_failed_row_is_used_again() -> None:
     failure = RowFailure("BAD_NUMBERS", "the logits are not numbers")
     worker = rig(fail_rows(failure, lambda step, _: step == 5))
