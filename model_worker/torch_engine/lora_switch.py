@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import nn
 
 from model_worker.engine import Segment
 from model_worker.torch_engine.lora_linear import LoraLinear, LoraRows
+from model_worker.torch_engine.opaque_operator import OpaqueOperator
 
 
 class LoraSwitch:
@@ -21,17 +20,14 @@ class LoraSwitch:
         self._tokens = LoraRows()  # of the layers inside the model: every token of the step
         self._drawn = LoraRows()  # of the output head: only the tokens whose logits are wanted
         self._layers: list[LoraLinear] = []
-        self._name = f"add_lora_{uuid.uuid4().hex}"
-        library: Any = torch.library.Library  # torch gives it no types
-        self._library = library("tokenmill", "FRAGMENT")
-        self._library.define(self._name + "(Tensor(a!) out, Tensor x, Tensor layer) -> ()")
-        self._library.impl(self._name, self._add, "CompositeExplicitAutograd")
-        torch.library.register_fake(f"tokenmill::{self._name}", lambda *_: None, lib=self._library)
+        self._operator = OpaqueOperator(
+            "add_lora", "(Tensor(a!) out, Tensor x, Tensor layer) -> ()", self._add, lambda *_: None
+        )
 
     def layer(self, base: nn.Module, *, is_head: bool) -> LoraLinear:
         """Return a layer that adds to `base` what the adapters given to it say."""
         rows = self._drawn if is_head else self._tokens
-        layer = LoraLinear(base, rows, len(self._layers), getattr(torch.ops.tokenmill, self._name))
+        layer = LoraLinear(base, rows, len(self._layers), self._operator.call)
         self._layers.append(layer)
         return layer
 
@@ -55,7 +51,7 @@ class LoraSwitch:
     def close(self) -> None:
         """Let the layers go."""
         self._layers.clear()
-        del self._library
+        self._operator.close()
 
     def _add(self, out: torch.Tensor, x: torch.Tensor, number: torch.Tensor) -> None:
         layer = self._layers[int(number)]

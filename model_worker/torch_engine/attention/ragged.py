@@ -7,20 +7,19 @@ Keys and values are never repeated: grouped-query heads share them inside the ke
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import nn
 
 from model_worker.torch_engine.attention.kernel import AttentionKernel, Heads, Options
 from model_worker.torch_engine.kv_storage import LayerStorage
+from model_worker.torch_engine.opaque_operator import OpaqueOperator
 from model_worker.torch_engine.step_layout import StepLayout
 
 _LAYER = "tokenmill_layer"  # buffer of each attention layer: its number, as a tensor
-_OPERATOR = (
+_SCHEMA = (
     "(Tensor query, Tensor key, Tensor value, Tensor layer, float? scaling, int? window, float? softcap, "
     "Tensor? sinks) -> Tensor"
 )
@@ -41,12 +40,7 @@ class RaggedAttention:
         self._layout: StepLayout | None = None
         for number, module in enumerate(self._modules):
             module.register_buffer(_LAYER, torch.tensor(number), persistent=False)
-        self._name = f"attend_{uuid.uuid4().hex}"
-        library: Any = torch.library.Library  # torch gives it no types
-        self._library = library("tokenmill", "FRAGMENT")
-        self._library.define(self._name + _OPERATOR)
-        self._library.impl(self._name, self._attend, "CompositeExplicitAutograd")
-        torch.library.register_fake(f"tokenmill::{self._name}", _like_attend, lib=self._library)
+        self._operator = OpaqueOperator("attend", _SCHEMA, self._attend, _like_attend)
 
     @contextmanager
     def during(self, layout: StepLayout) -> Iterator[None]:
@@ -63,7 +57,7 @@ class RaggedAttention:
             delattr(module, _LAYER)
         self._modules.clear()
         self._stores.clear()
-        del self._library
+        self._operator.close()
 
     def __call__(  # noqa: PLR0913 - the signature is the AttentionInterface's
         self,
@@ -83,8 +77,7 @@ class RaggedAttention:
         assert attention_mask is None
         layer = getattr(module, _LAYER)
         if torch.compiler.is_compiling():
-            attend = getattr(torch.ops.tokenmill, self._name)
-            return attend(query, key, value, layer, scaling, sliding_window, softcap, s_aux), None
+            return self._operator.call(query, key, value, layer, scaling, sliding_window, softcap, s_aux), None
         return self._attend(query, key, value, layer, scaling, sliding_window, softcap, s_aux), None
 
     def _attend(  # noqa: PLR0913, PLR0917 - the operator's arguments
