@@ -113,7 +113,7 @@ async def test_the_token_that_ends_an_output_has_one(stack: Stack) -> None:
 
 
 async def test_a_slow_reader_gets_them_in_few_messages_of_bounded_size(tier: TokenizerTier) -> None:
-    count = 1500
+    count = 1000
     async with running_stack(tier) as stack:
         channel = grpc.aio.insecure_channel(address(stack.gateway_server), options=SMALL_WINDOW)
         stub = gateway_pb2_grpc.InferenceServiceStub(channel)
