@@ -270,7 +270,8 @@ class OutputOptions(_message.Message):
 
     All log-probabilities of one call, of prompts and outputs, are at most 131072: each token counts once for itself and
     once for each of its top_logprobs, each output as many tokens as it may have (Started.max_new_tokens). More is
-    INVALID_ARGUMENT, before anything is started. So a unary answer fits into a message.
+    INVALID_ARGUMENT, before anything is started. So a unary answer fits into a message of 32 MiB, which a caller who
+    asks for that many has to allow: gRPC's own default is 4 MiB. The messages of a stream stay below that.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
