@@ -18,7 +18,7 @@ from model_worker.torch_engine.kv_storage import LayerShape
 _PROBE_NAME = "tokenmill-probe"
 _PROBE_TOKENS = 4
 _LAYER_TYPES = {"full_attention", "sliding_attention"}
-# Options that attention.py honours, and those that say nothing about the result (training, caching, bookkeeping).
+# Options that attention/ honours, and those that say nothing about the result (training, caching, bookkeeping).
 _HONOURED = {"scaling", "sliding_window", "softcap", "s_aux"}
 _WITHOUT_EFFECT = {"dropout", "position_ids", "use_cache", "cache_position"}
 
@@ -88,6 +88,8 @@ class _Probe:
             self._refuse("runs one attention layer twice in a forward pass")
         if attention_mask is not None:
             self._refuse("builds an attention mask of its own")
+        if not query.dtype == key.dtype == value.dtype:
+            self._refuse("attends with queries, keys and values of different dtypes")
         if not getattr(module, "is_causal", True):
             self._refuse("attends in both directions")
         if key.shape[2] != query.shape[2]:

@@ -51,6 +51,10 @@ class LoadPlan:
         """Errors: UnavailableOptionError."""
         device = _device(settings)
         spread = settings.device_map == "auto" and torch.cuda.device_count() > 1
+        if spread and settings.compile_folder is not None:
+            raise UnavailableOptionError(
+                "--compile: not for a model that --device-map auto spreads over several devices"
+            )
         stored = files.stored_scheme
         if stored is not None and settings.quantization not in {"auto", stored}:
             raise UnavailableOptionError(

@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 
@@ -22,10 +22,12 @@ from model_worker.loading.host_memory import give_back_freed
 from model_worker.loading.load_errors import UnavailableOptionError
 from model_worker.loading.load_progress import LoadProgress, LoadStage
 from model_worker.loading.model_files import ModelFiles, read_model_files
+from model_worker.loading.private_folder import private_folder
 from model_worker.torch_engine.attention.choice import attention_kernel
 from model_worker.torch_engine.attention_probe import probe_layers
 from model_worker.torch_engine.compilation import compiled
 from model_worker.torch_engine.kv_budget import kv_capacity
+from model_worker.torch_engine.kv_storage import LayerShape
 from model_worker.torch_engine.load_plan import LoadPlan, LoadSettings
 from model_worker.torch_engine.lora_weights import adapter_bytes, attach_adapters
 from model_worker.torch_engine.pretrained import load_pretrained
@@ -46,6 +48,7 @@ def load_engine(settings: LoadSettings, progress: Callable[[LoadProgress], None]
     `progress` is called from this thread. Errors: LoadError (one line for the operator), OutOfMemory.
     """
     progress(LoadProgress("checking files", 0.0))
+    compile_folder = settings.compile_folder and private_folder(settings.compile_folder, "--compile-cache")
     files = read_model_files(settings.model)
     adapters = read_adapter_files(settings.adapters, settings.max_lora_rank)
     context_length = _context_length(settings, files)
@@ -58,22 +61,39 @@ def load_engine(settings: LoadSettings, progress: Callable[[LoadProgress], None]
         progress(LoadProgress(stage, _WEIGHTS_SHARE * fraction))
 
     model = load_pretrained(files.path, plan, weights_progress)
-    report = weigh(model)
-    report.log(plan.scheme)
 
     progress(LoadProgress("preparing", _WEIGHTS_SHARE))
+    weights = weigh(model)
+    weights.log(plan.scheme)
     lora = attach_adapters(model, adapters, plan.dtype)
     check_rope(model.config.get_text_config(), context_length)
     layers = probe_layers(model)
+    kernel = attention_kernel(layers.values(), plan.scheme, compile_folder)
+    spec = dataclasses.replace(
+        _spec(settings, files, plan, model, layers.values()),
+        weight_bytes=weights.total_bytes + adapter_bytes(model),
+        adapters=tuple(adapter.name for adapter in adapters),
+    )
+    return _ready(TransformersEngine(model, layers, spec, kernel, lora), model, compile_folder, progress)
+
+
+def _spec(
+    settings: LoadSettings,
+    files: ModelFiles,
+    plan: LoadPlan,
+    model: PreTrainedModel,
+    shapes: Collection[LayerShape],
+) -> EngineSpec:
+    """Return what the engine around `model` will be, but for its weights. Errors: LoadError."""
     bytes_per_token: Counter[torch.device] = Counter()
-    for shape in layers.values():
+    for shape in shapes:
         bytes_per_token[shape.device] += shape.bytes_per_token
     capacity = kv_capacity(settings.kv_cache_memory, bytes_per_token, max(SELF_TEST_TOKENS, WARM_UP_TOKENS))
     vocabulary_size = model.get_input_embeddings().num_embeddings
     files.check_eos(vocabulary_size)
-    spec = EngineSpec(
+    return EngineSpec(
         vocabulary_size=vocabulary_size,
-        context_length=_held_context(context_length, capacity, settings),
+        context_length=_held_context(_context_length(settings, files), capacity, settings),
         kv_capacity_tokens=capacity,
         kv_bytes_per_token=bytes_per_token.total(),
         eos_token_ids=files.eos_token_ids,
@@ -81,11 +101,7 @@ def load_engine(settings: LoadSettings, progress: Callable[[LoadProgress], None]
         dtype=str(plan.dtype).removeprefix("torch."),
         quantization=plan.scheme,
         defaults=files.defaults,
-        weight_bytes=report.total_bytes + adapter_bytes(model),
-        adapters=tuple(adapter.name for adapter in adapters),
     )
-    kernel = attention_kernel(plan.dtype, plan.device, plan.scheme, settings.compile_folder)
-    return _ready(TransformersEngine(model, layers, spec, kernel, lora), model, settings.compile_folder, progress)
 
 
 def _context_length(settings: LoadSettings, files: ModelFiles) -> int:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
-
-import torch
 
 from model_worker.loading.schemes import Scheme
 from model_worker.torch_engine.attention.kernel import AttentionKernel
@@ -12,12 +11,11 @@ from model_worker.torch_engine.attention.native import NativeAttention, build
 from model_worker.torch_engine.attention.padded import PaddedAttention
 from model_worker.torch_engine.attention.varlen import VarlenAttention
 from model_worker.torch_engine.attention.views import ViewAttention
+from model_worker.torch_engine.kv_storage import LayerShape
 
 
-def attention_kernel(
-    dtype: torch.dtype, device: torch.device, scheme: Scheme, native_folder: Path | None
-) -> AttentionKernel:
-    """Return the fastest kernel for K/V of `dtype` on `device`; C++ is compiled only where a folder is given for it.
+def attention_kernel(shapes: Collection[LayerShape], scheme: Scheme, native_folder: Path | None) -> AttentionKernel:
+    """Return the fastest kernel for layers of these `shapes`; C++ is compiled only where a folder is given for it.
 
     int8 layers give each token the same bits whatever runs beside it, but turn the last bit that attention rounds
     differently into a whole step. So a CPU attends token by token then, and a row's text is the same in any batch and
@@ -25,10 +23,10 @@ def attention_kernel(
 
     Errors: UnavailableOptionError when the C++ compiler is missing or fails.
     """
-    if VarlenAttention.supports(dtype, device):
+    if all(VarlenAttention.supports(shape) for shape in shapes):
         return VarlenAttention()
-    if device.type != "cpu":
+    if any(shape.device.type != "cpu" for shape in shapes):
         return PaddedAttention()
-    if native_folder is not None and NativeAttention.supports(dtype, device):
+    if native_folder is not None and all(NativeAttention.supports(shape) for shape in shapes):
         return NativeAttention(build(native_folder))
     return ViewAttention(token_by_token=scheme == "int8")

@@ -1,7 +1,7 @@
 // Attention of a ragged step on a CPU: every query against its own history in the K/V arena, in one call per layer.
 //
 // Each query's arithmetic depends on its own history alone, in a fixed order and with fixed lanes: the same bits in any
-// batch, any chunk, any place of the arena, on any number of threads. Plain C++17 with GCC's and Clang's vector types;
+// batch, any chunk, any place of the arena, on any number of threads. C++17 with GCC's vector types and shuffles;
 // compiled on the machine that runs it, for that machine.
 
 #include <cmath>
@@ -88,7 +88,7 @@ inline typename Lanes<T>::type products(const T* query, const T* keys, int64_t s
 // e^x for x <= 0, within 2 units in the last place: 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2], after Cephes' expf
 // (Moshier 1992). NaN stays NaN.
 inline Lanes<float>::type exponential(Lanes<float>::type x) {
-  const Lanes<float>::type least = x - x - 87.0f;  // e^-87 is nothing beside the largest weight, which is 1
+  const Lanes<float>::type least = Lanes<float>::type{} - 87.0f;  // e^-87 is nothing beside the largest weight, which is 1
   x = x < least ? least : x;
   const Lanes<float>::type n = (x * 1.44269504088896341f + 12582912.0f) - 12582912.0f;  // rounds to the nearest
   const Lanes<float>::type r = (x - n * 0.693359375f) + n * 2.12194440e-4f;

@@ -12,17 +12,20 @@ import platform
 import shutil
 import subprocess
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from textwrap import shorten
 
 import torch
 
 from model_worker.loading.load_errors import UnavailableOptionError
 from model_worker.torch_engine.attention.kernel import Heads, Options
-from model_worker.torch_engine.kv_storage import LayerStorage
+from model_worker.torch_engine.kv_storage import LayerShape, LayerStorage
 from model_worker.torch_engine.step_layout import StepLayout
 
 _SOURCE = Path(__file__).with_name("native.cpp")
 _FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
 _COMPILER_SECONDS = 120.0
+_LONGEST_REASON = 300  # characters of what the compiler has to say
 _FUNCTIONS = {torch.float32: "attend_float32", torch.float64: "attend_float64"}
 
 
@@ -52,22 +55,30 @@ class _Heads(ctypes.Structure):
 
 
 class NativeAttention:
-    """An AttentionKernel over the compiled library, for float32 and float64."""
+    """An AttentionKernel over the compiled library, for float32 and float64.
+
+    Errors: UnavailableOptionError when the library cannot be loaded, as where its folder is mounted noexec.
+    """
 
     def __init__(self, library: Path) -> None:
-        loaded = ctypes.CDLL(str(library))
+        try:
+            loaded = ctypes.CDLL(str(library))
+        except OSError as error:
+            raise UnavailableOptionError(f"--compile-cache: {error}") from error
         self._functions = {dtype: getattr(loaded, name) for dtype, name in _FUNCTIONS.items()}
         for function in self._functions.values():
             function.restype = None
             function.argtypes = [ctypes.c_void_p] * 8 + [ctypes.c_int64]
 
     @staticmethod
-    def supports(dtype: torch.dtype, device: torch.device) -> bool:
-        """Whether K/V of `dtype` on `device` can be attended to."""
-        return device.type == "cpu" and dtype in _FUNCTIONS
+    def supports(shape: LayerShape) -> bool:
+        """Whether a layer of this `shape` can be computed."""
+        return shape.device.type == "cpu" and shape.dtype in _FUNCTIONS
 
     def __call__(self, heads: Heads, store: LayerStorage, layout: StepLayout, options: Options) -> torch.Tensor:
         """Return [T, heads, value_size]."""
+        # From here on they are addresses: another dtype would be read as this one, beyond its end.
+        assert heads.query.dtype == heads.key.dtype == heads.value.dtype == store.keys.dtype == store.values.dtype
         query, key, value = (_dense(tensor) for tensor in heads)
         first, count = layout.token_histories(options.window)
         sinks = None if options.sinks is None else options.sinks.to(query.dtype).contiguous()
@@ -99,7 +110,8 @@ class NativeAttention:
 def build(folder: Path) -> Path:
     """Compile the kernel into `folder`, unless it stands there already, and return the library's path.
 
-    Its name holds a digest of source, flags and compiler, so that another version is another file.
+    Nobody else may write to `folder`: what stands there is run. The library's name holds a digest of source, flags and
+    compiler, so that another version is another file.
 
     Errors: UnavailableOptionError when there is no compiler or it fails.
     """
@@ -111,13 +123,21 @@ def build(folder: Path) -> Path:
     if library.exists():
         return library
     folder.mkdir(parents=True, exist_ok=True)
-    unfinished = library.with_suffix(f".{os.getpid()}")  # renamed when whole: another worker may build the same
-    command = [compiler, *_FLAGS, "-o", str(unfinished), str(_SOURCE)]
-    try:
-        subprocess.run(command, check=True, capture_output=True, text=True, timeout=_COMPILER_SECONDS)  # noqa: S603 - the operator's compiler, our source
-    except (subprocess.SubprocessError, OSError) as error:
-        raise UnavailableOptionError(f"--compile: the C++ compiler {compiler} failed: {error}") from error
-    unfinished.replace(library)
+    with TemporaryDirectory(dir=folder) as unfinished:  # renamed when whole: another worker may build the same
+        made = Path(unfinished) / library.name
+        try:
+            subprocess.run(  # noqa: S603 - the operator's compiler, our source
+                [compiler, *_FLAGS, "-o", str(made), str(_SOURCE)],
+                check=True,
+                capture_output=True,
+                text=True,
+                timeout=_COMPILER_SECONDS,
+            )
+        except (subprocess.SubprocessError, OSError) as error:
+            said = error.stderr if isinstance(error, subprocess.CalledProcessError) else ""
+            reason = shorten(said or str(error), _LONGEST_REASON)
+            raise UnavailableOptionError(f"--compile: the C++ compiler {compiler} failed: {reason}") from error
+        made.replace(library)
     return library
 
 

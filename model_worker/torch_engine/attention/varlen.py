@@ -13,20 +13,33 @@ from torch.nn.attention.varlen import varlen_attn
 from model_worker.torch_engine.attention.dense import spelled_out
 from model_worker.torch_engine.attention.kernel import Heads, Options
 from model_worker.torch_engine.attention.padded import PaddedAttention
-from model_worker.torch_engine.kv_storage import LayerStorage
+from model_worker.torch_engine.kv_storage import LayerShape, LayerStorage
 from model_worker.torch_engine.step_layout import Span, StepLayout
+
+# What flash attention takes.
+_SIZE_MULTIPLE = 8
+_LARGEST_SIZE = 256
+_LEAST_CAPABILITY = (8, 0)
 
 
 class VarlenAttention:
-    """An AttentionKernel for CUDA in float16 and bfloat16."""
+    """An AttentionKernel for CUDA from Ampere on, in float16 and bfloat16."""
 
     def __init__(self) -> None:
         self._plain = PaddedAttention()
 
     @staticmethod
-    def supports(dtype: torch.dtype, device: torch.device) -> bool:
-        """Whether K/V of `dtype` on `device` can be attended to."""
-        return device.type == "cuda" and dtype in {torch.float16, torch.bfloat16}
+    def supports(shape: LayerShape) -> bool:
+        """Whether a layer of this `shape` can be computed."""
+        size = shape.key_size
+        return (
+            shape.device.type == "cuda"
+            and shape.dtype in {torch.float16, torch.bfloat16}
+            and size == shape.value_size
+            and size % _SIZE_MULTIPLE == 0
+            and size <= _LARGEST_SIZE
+            and torch.cuda.get_device_capability(shape.device) >= _LEAST_CAPABILITY
+        )
 
     def __call__(self, heads: Heads, store: LayerStorage, layout: StepLayout, options: Options) -> torch.Tensor:
         """Return [T, heads, value_size]."""
@@ -35,7 +48,8 @@ class VarlenAttention:
         device = heads.query.device
         store.write(layout.slots(device), heads.key, heads.value)
         ranges = layout.once(("ranges", device), lambda: _ranges(layout.spans, store.keys.shape[0], device))
-        # The arena is one packed batch in which each sequence begins at its extent and uses so many tokens of it.
+        # The arena is one packed batch in which each sequence begins at its extent and uses so many tokens of it. The
+        # starts are in the order of the queries and so not ascending; with `seqused_k` no length is taken from them.
         out = varlen_attn(
             heads.query.transpose(0, 1),
             store.keys,

@@ -211,3 +211,9 @@ def test_rotary_embeddings_that_depend_on_the_longest_row_are_refused(rope, cons
     check_rope(config, constant)
     with pytest.raises(UnsupportedModelError, match=f"--max-model-len {constant} or less"):
         check_rope(config, constant + 1)
+
+
+def test_a_folder_for_compiled_code_that_others_may_write_to_is_refused_before_anything_is_read(tmp_path):
+    tmp_path.chmod(0o777)
+    with pytest.raises(UnavailableOptionError, match="other users may write there"):
+        load_engine(LoadSettings(model=tmp_path / "no-model", compile_folder=tmp_path), lambda _: None)

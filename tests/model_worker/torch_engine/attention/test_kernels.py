@@ -15,6 +15,7 @@ from model_worker.torch_engine.attention.choice import attention_kernel
 from model_worker.torch_engine.attention.kernel import Heads, Options
 from model_worker.torch_engine.attention.native import NativeAttention, build
 from model_worker.torch_engine.attention.padded import PaddedAttention
+from model_worker.torch_engine.attention.varlen import VarlenAttention
 from model_worker.torch_engine.attention.views import ViewAttention
 from model_worker.torch_engine.kv_storage import LayerShape, LayerStorage
 from model_worker.torch_engine.step_layout import StepLayout
@@ -161,6 +162,24 @@ def test_what_is_not_a_number_stays_in_its_row(kernel):
     assert out[[0, 2]].isfinite().all()
 
 
+def test_a_score_below_every_number_weighs_nothing(kernel):
+    layer = Layer([(5, 1)], torch.float32)
+    layer.heads.query.abs_()
+    layer.store.keys[4] = -torch.finfo(torch.float32).max
+    seen = Layer([(5, 1)], torch.float32)
+    seen.heads.query.abs_()
+    seen.store.keys[4] = -100.0
+    torch.testing.assert_close(layer.attend(kernel, OPTIONS["plain"]), seen.attend(kernel, OPTIONS["plain"]))
+
+
+@pytest.mark.parametrize("name", Heads._fields)
+def test_the_compiled_kernel_takes_no_dtype_for_another(library, name):
+    layer = Layer(SHAPES["decode"], torch.float32)
+    layer.heads = layer.heads._replace(**{name: getattr(layer.heads, name).bfloat16()})
+    with pytest.raises(AssertionError):
+        layer.attend(NativeAttention(library), OPTIONS["plain"])
+
+
 @settings(max_examples=25)
 @given(
     history=st.integers(0, 70),
@@ -218,12 +237,36 @@ def test_a_compiler_that_fails_is_an_error_that_says_so(tmp_path, monkeypatch):
     assert not [*(tmp_path / "empty").iterdir()]
 
 
-def test_the_kernel_is_chosen_by_device_dtype_and_what_may_be_compiled(library):
-    def chosen(dtype, device, folder=None):
-        return attention_kernel(dtype, torch.device(device), "none", folder)
+def test_what_the_compiler_says_is_told(tmp_path, monkeypatch):
+    compiler = tmp_path / "compiler"
+    compiler.write_text("#!/bin/sh\necho 'native.cpp:1: no vectors here' >&2\nexit 1\n")
+    compiler.chmod(0o700)
+    monkeypatch.setenv("CXX", str(compiler))
+    with pytest.raises(UnavailableOptionError, match=r"failed: native.cpp:1: no vectors here"):
+        build(tmp_path)
 
-    assert isinstance(chosen(torch.float32, "cpu", library.parent), NativeAttention)
-    assert isinstance(chosen(torch.bfloat16, "cpu", library.parent), ViewAttention)
-    assert isinstance(chosen(torch.float32, "cpu"), ViewAttention)
-    assert isinstance(chosen(torch.float32, "cuda"), PaddedAttention)
-    assert type(chosen(torch.bfloat16, "cuda")).__name__ == "VarlenAttention"
+
+def test_a_library_that_cannot_be_loaded_is_an_error_that_says_so(tmp_path):
+    library = tmp_path / "attention.so"
+    library.write_text("not a library")
+    with pytest.raises(UnavailableOptionError, match=r"--compile-cache: .*attention.so"):
+        NativeAttention(library)
+
+
+def test_the_kernel_is_chosen_by_what_the_layers_store_and_what_may_be_compiled(library, monkeypatch):
+    def chosen(dtype, device, folder=None, **sizes):
+        shape = LayerShape(**{"kv_heads": 2, "key_size": 64, "value_size": 64} | sizes, dtype=dtype, device=device)
+        return type(attention_kernel([shape], "none", folder))
+
+    cuda = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
+    assert chosen(torch.float32, CPU, library.parent) is NativeAttention
+    assert chosen(torch.bfloat16, CPU, library.parent) is ViewAttention
+    assert chosen(torch.float32, CPU) is ViewAttention
+    assert chosen(torch.float32, cuda) is PaddedAttention
+    assert chosen(torch.bfloat16, cuda) is VarlenAttention
+    assert chosen(torch.bfloat16, cuda, key_size=192, value_size=128) is PaddedAttention
+    assert chosen(torch.bfloat16, cuda, key_size=20, value_size=20) is PaddedAttention
+    assert chosen(torch.bfloat16, cuda, key_size=512, value_size=512) is PaddedAttention
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
+    assert chosen(torch.bfloat16, cuda) is PaddedAttention
