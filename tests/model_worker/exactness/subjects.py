@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 from model_worker.engine import Engine
 from tests.model_worker.exactness.asks import Ask, Manner, Prompt
@@ -23,6 +23,7 @@ class Subject:
     kernels: Kernels
     oracle: Oracle
     prompts: Sequence[Prompt]
+    _: KW_ONLY
     eos_ids: frozenset[int] = frozenset(range(1, VOCABULARY, 16))  # so many that they are met now and then
     manners: Sequence[Manner] = (Manner(),)
     adapters: Sequence[str] = ("",)

@@ -56,18 +56,21 @@ def subject(request: pytest.FixtureRequest, native_library: Path) -> Iterator[Su
         )
 
 
-def failing(ask: Ask, poisoned: int | None) -> Ask:
-    """The same, but that it fails: at a poisoned place of its prompt, or when it is sampled."""
-    if poisoned is None:
+def failing(ask: Ask, after: int | None) -> Ask:
+    """The same, but that it fails: `after` a poisoned token so many others come in its prompt; None: when sampled.
+
+    They are less than a window, beyond which nobody looks.
+    """
+    if after is None:
         return replace(ask, manner=BROKEN, failure="SAMPLING_FAILED")
-    place = poisoned % (len(ask.prompt) + 1)
+    place = max(0, len(ask.prompt) - after)
     prompt = (*ask.prompt[:place], POISON, *ask.prompt[place:])
     return replace(ask, prompt=prompt, failure="LOGITS_NOT_FINITE")
 
 
 def faulty(subject: Subject) -> st.SearchStrategy[Schedule]:
     sound = asks(subject)
-    return schedules(subject, sound | sound | st.builds(failing, sound, st.none() | st.integers(0, 40)), least_rows=2)
+    return schedules(subject, sound | sound | st.builds(failing, sound, st.none() | st.integers(0, 7)), least_rows=2)
 
 
 def test_rows_fail_alone(subject: Subject, tally: Tally) -> None:
