@@ -24,6 +24,7 @@ from model_worker.loading.load_progress import LoadProgress, LoadStage
 from model_worker.loading.model_files import ModelFiles, read_model_files
 from model_worker.loading.private_folder import private_folder
 from model_worker.torch_engine.attention.choice import attention_kernel
+from model_worker.torch_engine.attention.native import cpp_compiler
 from model_worker.torch_engine.attention_probe import probe_layers
 from model_worker.torch_engine.compilation import compiled
 from model_worker.torch_engine.kv_budget import kv_capacity
@@ -49,6 +50,8 @@ def load_engine(settings: LoadSettings, progress: Callable[[LoadProgress], None]
     """
     progress(LoadProgress("checking files", 0.0))
     compile_folder = settings.compile_folder and private_folder(settings.compile_folder, "--compile-cache")
+    if compile_folder is not None:
+        cpp_compiler()  # a missing one is told now, not when the weights are loaded
     files = read_model_files(settings.model)
     adapters = read_adapter_files(settings.adapters, settings.max_lora_rank)
     context_length = _context_length(settings, files)
@@ -158,6 +161,8 @@ def _ready(
             progress(LoadProgress("compiling", 0.96))
             is_compiled = compiled(model, compile_folder, partial(warm_up, engine))
             engine.spec = dataclasses.replace(engine.spec, compiled=is_compiled)
+            if is_compiled and engine.spec.quantization == "none":
+                self_test(engine, model)  # looking past the rounding of others would take other code than is served
     except BaseException:
         engine.close()
         raise

@@ -237,7 +237,7 @@ void step_of_layer(const Layer& layer, const Step& step, const Heads& query, con
   #pragma omp parallel num_threads(threads) if (work > kSerialWork && threads > 1)
   {
     std::vector<T> scores(layer.group * (longest + Lanes<T>::count));
-    #pragma omp for schedule(dynamic, 4)
+    #pragma omp for schedule(dynamic)
     for (int64_t task = 0; task < tasks; ++task) {
       const int64_t token = task / layer.kv_heads;
       attend(query, keys, values, out, layer, step.first[token], step.count[token], task % layer.kv_heads, token,

@@ -115,9 +115,7 @@ def build(folder: Path) -> Path:
 
     Errors: UnavailableOptionError when there is no compiler or it fails.
     """
-    compiler = shutil.which(os.environ.get("CXX", "g++"))
-    if compiler is None:
-        raise UnavailableOptionError("--compile: there is no C++ compiler (g++, or what CXX names)")
+    compiler = cpp_compiler()
     made_from = [_SOURCE.read_text(), *_FLAGS, compiler, _processor()]
     library = folder / f"attention-{hashlib.sha256(repr(made_from).encode()).hexdigest()[:16]}.so"
     if library.exists():
@@ -139,6 +137,14 @@ def build(folder: Path) -> Path:
             raise UnavailableOptionError(f"--compile: the C++ compiler {compiler} failed: {reason}") from error
         made.replace(library)
     return library
+
+
+def cpp_compiler() -> str:
+    """Return where the C++ compiler is. Errors: UnavailableOptionError."""
+    compiler = shutil.which(os.environ.get("CXX", "g++"))
+    if compiler is None:
+        raise UnavailableOptionError("--compile: there is no C++ compiler (g++, or what CXX names)")
+    return compiler
 
 
 def _place(tensor: torch.Tensor) -> _Heads:

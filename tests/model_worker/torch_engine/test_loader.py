@@ -217,3 +217,33 @@ def test_a_folder_for_compiled_code_that_others_may_write_to_is_refused_before_a
     tmp_path.chmod(0o777)
     with pytest.raises(UnavailableOptionError, match="other users may write there"):
         load_engine(LoadSettings(model=tmp_path / "no-model", compile_folder=tmp_path), lambda _: None)
+
+
+def test_a_missing_compiler_is_told_before_anything_is_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(UnavailableOptionError, match="no C\\+\\+ compiler"):
+        load_engine(LoadSettings(model=tmp_path / "no-model", compile_folder=tmp_path), lambda _: None)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # torch's compiler meets its own
+def test_compiled_layers_that_compute_something_else_are_refused(folder, tmp_path, monkeypatch):
+    """What is served is tested, too: here a layer whose compiled code leaves its attention out."""
+    from transformers.models.llama import modeling_llama
+
+    good = load(folder, quantization="none", compile_folder=tmp_path / "good")
+    assert good.spec.compiled
+    good.close()
+    torch.compiler.set_stance("default")
+    torch._dynamo.reset()
+    forward = modeling_llama.LlamaAttention.forward
+
+    def wrong(self, *args, **kwargs):
+        out, weights = forward(self, *args, **kwargs)
+        return (0 * out if torch.compiler.is_compiling() else out), weights
+
+    monkeypatch.setattr(modeling_llama.LlamaAttention, "forward", wrong)
+    with pytest.raises(UnsupportedModelError, match="failed the self-test"):
+        load(folder, quantization="none", compile_folder=tmp_path / "wrong")
+    torch.compiler.set_stance("default")
+    torch._dynamo.reset()
