@@ -44,7 +44,8 @@ class Ask:
     adapter: str = ""
     salt: str = ""
     time_limit: int | None = None  # in steps
-    failure: str | None = None  # the reason it fails for, instead of saying anything
+    failure: str | None = None  # the reason it fails for
+    fails_after: int = 0  # having said so many tokens; a row that says any is greedy, but for what makes it fail
 
     def params(self, stop_ids: frozenset[int], resumed: int) -> RowParams:
         """As the worker gets to see it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from model_worker.sequence import FinishReason
-from tests.model_worker.exactness.asks import Ask
+from tests.model_worker.exactness.asks import Ask, Manner
 from tests.model_worker.exactness.oracles import Answer, Oracle, Question
 
 
@@ -20,14 +20,10 @@ class Expected:
     answer: Answer
 
 
-# Of a row that fails before it says anything.
-NOTHING = Expected([], FinishReason.STOP_STRING, 0, frozenset(), Answer([]))
-
-
 def expect(ask: Ask, oracle: Oracle, eos_ids: frozenset[int], context: int) -> Expected:
     """Ask `oracle` about `ask`, and end it where it ends: at the latest where `context` tokens are known."""
     if ask.failure is not None:
-        return NOTHING
+        return _until_failure(ask, oracle)
     eos = frozenset() if ask.ignore_eos else eos_ids
     stop_ids: frozenset[int] = frozenset()
     if ask.stop_at is not None:
@@ -38,6 +34,14 @@ def expect(ask: Ask, oracle: Oracle, eos_ids: frozenset[int], context: int) -> E
     if reason is FinishReason.STOP_TOKEN and tokens[-1] in eos:
         reason = FinishReason.END_OF_SEQUENCE
     return Expected(tokens, reason, min(ask.resumed, len(tokens) - 1), stop_ids, answer)
+
+
+def _until_failure(ask: Ask, oracle: Oracle) -> Expected:
+    """What a row says before it fails; of its end the reason is known, and no `reason` here."""
+    answer = Answer([])
+    if ask.fails_after:
+        answer = oracle.answer(Question(ask.prompt, Manner(), ask.adapter, frozenset()))
+    return Expected(answer.tokens[: ask.fails_after], FinishReason.STOP_STRING, 0, frozenset(), answer)
 
 
 def _answer(ask: Ask, oracle: Oracle, ending: frozenset[int]) -> Answer:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
 from model_worker.sequence import SamplingParams
-from tests.model_worker.exactness.asks import Ask, Manner, Schedule
+from tests.model_worker.exactness.asks import MOST_NEW_TOKENS, Ask, Manner, Schedule
 from tests.model_worker.exactness.check import explore
 from tests.model_worker.exactness.kernels import all_kernels
 from tests.model_worker.exactness.oracles import Generate
@@ -26,8 +26,12 @@ from tests.model_worker.exactness.tally import Tally
 from tests.model_worker.tiny_models import engine_for, tiny_model
 
 POISON = 2  # in no prompt
-# A token that is none: a request is checked long before, so nothing else raises so deep inside.
-BROKEN = Manner(SamplingParams(logit_bias=(("no id", 1.0),)))  # type: ignore[arg-type]
+# Parameters that are none: a request is checked long before, so nothing else raises so deep inside. The second is not
+# looked at before something was generated, so that row has lent its K/V to others when it fails.
+BROKEN = {
+    0: Manner(SamplingParams(logit_bias=(("no id", 1.0),))),  # type: ignore[arg-type]
+    1: Manner(SamplingParams(frequency_penalty="no number")),  # type: ignore[arg-type]
+}
 
 
 SLOW = [pytest.param(family, marks=pytest.mark.slow) for family in ("gemma2", "mixtral", "gpt_oss")]
@@ -56,21 +60,23 @@ def subject(request: pytest.FixtureRequest, native_library: Path) -> Iterator[Su
         )
 
 
-def failing(ask: Ask, after: int | None) -> Ask:
-    """The same, but that it fails: `after` a poisoned token so many others come in its prompt; None: when sampled.
+def unsampled(ask: Ask, after: int) -> Ask:
+    """The same, but that an exception comes after so many tokens."""
+    never_ends = {"stop_at": None, "ignore_eos": True, "new_tokens": MOST_NEW_TOKENS}
+    return replace(ask, manner=BROKEN[after], failure="SAMPLING_FAILED", fails_after=after, **never_ends)
 
-    They are less than a window, beyond which nobody looks.
-    """
-    if after is None:
-        return replace(ask, manner=BROKEN, failure="SAMPLING_FAILED")
-    place = max(0, len(ask.prompt) - after)
+
+def poisoned(ask: Ask, back: int) -> Ask:
+    """The same with POISON in its prompt and so many tokens behind it: fewer than the smallest window."""
+    place = max(0, len(ask.prompt) - back)
     prompt = (*ask.prompt[:place], POISON, *ask.prompt[place:])
     return replace(ask, prompt=prompt, failure="LOGITS_NOT_FINITE")
 
 
 def faulty(subject: Subject) -> st.SearchStrategy[Schedule]:
     sound = asks(subject)
-    return schedules(subject, sound | sound | st.builds(failing, sound, st.none() | st.integers(0, 7)), least_rows=2)
+    broken = st.builds(unsampled, sound, st.sampled_from([1, 0])) | st.builds(poisoned, sound, st.integers(0, 7))
+    return schedules(subject, st.sampled_from([sound, sound, broken]).flatmap(lambda rows: rows), least_rows=2)
 
 
 def test_rows_fail_alone(subject: Subject, tally: Tally) -> None:
@@ -80,4 +86,4 @@ def test_rows_fail_alone(subject: Subject, tally: Tally) -> None:
 @pytest.mark.slow
 def test_rows_fail_alone_in_many_schedules(subject: Subject, tally: Tally) -> None:
     seen = explore(subject, faulty(subject), tally, 75)
-    assert seen.keys() >= {"logits_not_finite", "sampling_failed", "out_of_memory", "refused"}
+    assert seen.keys() >= {"logits_not_finite", "sampling_failed", "refused", "reused"}

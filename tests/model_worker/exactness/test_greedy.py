@@ -33,8 +33,8 @@ MANNERS = [
 ]
 # What random schedules meet again and again in every family: all of it has to come up in a long run.
 CONDITIONS = {
-    "cancelled", "chunked", "max_new_tokens", "mixed", "moved", "native kernel", "padded kernel", "padding",
-    "preempted", "refused", "resumed", "reused", "stop_string", "stop_token", "token by token kernel", "views kernel",
+    "cancelled", "chunked", "max_new_tokens", "mixed", "moved", "padding", "preempted", "refused", "resumed", "reused",
+    "stop_token",
 }  # fmt: skip
 # In float32 where something else than in float64 is computed: the grouped kernel of experts, the windows of kernels.
 ROUNDED = ["llama", "gemma3", "mixtral", "gpt_oss"]
