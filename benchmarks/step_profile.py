@@ -4,10 +4,11 @@ The engine that serves (int8, compiled) decodes so many rows at once; torch's pr
 and beside it stands what this machine's memory and arithmetic alone would need, measured in the same process.
 """
 
+# ruff: noqa: E402 - threads are told how to wait before torch is imported
+
 from __future__ import annotations
 
 import argparse
-import os
 import random
 import statistics
 import sys
@@ -18,8 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# As a worker does, and like it before torch is there: threads that wait sleep.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+from model_worker.engines.waiting_threads import spin_briefly
+
+spin_briefly()  # as a worker does, and like it before torch is there
 
 import torch
 from torch.profiler import ProfilerActivity, profile

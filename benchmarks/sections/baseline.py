@@ -13,7 +13,8 @@ from benchmarks.subjects.remote import Remote
 from benchmarks.subjects.threads import ENVIRONMENT
 
 # Threads that spin for a while when they wait (what OpenMP does if nobody says anything) save some milliseconds a step
-# on an idle machine; beside a neighbour on the same cores they can be sixteen times slower. Our worker's threads sleep.
+# on an idle machine; beside a neighbour on the same cores they can be sixteen times slower. Our worker's threads spin
+# for a sixth of a millisecond.
 ENVIRONMENTS = {"spin": ENVIRONMENT, "sleep": {**ENVIRONMENT, "OMP_WAIT_POLICY": "passive"}}
 TRIAL_ROWS = 8
 TRIAL_LENGTHS = Lengths.exactly(prompt=8, output=12)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 from model_worker.engine import Engine
+from model_worker.engines.waiting_threads import spin_briefly
 from model_worker.loading.adapter_files import adapter_folders
 from model_worker.loading.load_errors import LoadError
 from model_worker.loading.load_progress import LoadProgress
@@ -22,9 +22,7 @@ def load_engine(settings: WorkerSettings, progress: Callable[[LoadProgress], Non
 
 
 def _transformers(settings: WorkerSettings, progress: Callable[[LoadProgress], None]) -> Engine:
-    # Read when torch is imported. Threads that spin while they wait cost nothing on an idle machine; beside any other
-    # work on the same cores they made decoding sixteen times slower than threads that sleep.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    spin_briefly()
     from model_worker.torch_engine import load_plan, loader  # noqa: PLC0415 - see the top of the file
 
     wanted = load_plan.LoadSettings(
