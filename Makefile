@@ -38,7 +38,7 @@ run: $(STAMP) ## Keep the three services up on the demo model until Ctrl-C
 test: model ## Run all tests but the slow ones
 	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
-test-fast: $(STAMP) ## Run the tests that need no model: under a minute
+test-fast: $(STAMP) ## Run the tests that need no model, in a minute or two
 	@$(BIN)/python -m pytest -m "not slow and not model" --numprocesses 2 --dist loadfile $(ARGS)
 
 test-slow: model ## Run the slow tests
