@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import time
 from itertools import takewhile
 
 import pytest
@@ -83,14 +82,10 @@ def common(one: PrefixKey, other: PrefixKey) -> int:
     return len(list(takewhile(lambda pair: pair[0] == pair[1], zip(ids, others, strict=False))))
 
 
-def test_a_look_up_among_hundreds_of_long_prompts_takes_far_less_than_a_step() -> None:
+def test_the_longest_prefix_is_found_among_hundreds_of_long_prompts() -> None:
     shared = list(range(7000))
     index: PrefixIndex[int] = PrefixIndex()
     for number in range(500):
-        index.add(key(*shared, *(number * 31 % 500 for _ in range(1000))), number)
-    wanted = [key(*shared, number, 1, 2) for number in range(50)]
-    started = time.perf_counter()
-    found = [index.longest(one) for one in wanted]
-    seconds = (time.perf_counter() - started) / len(wanted)
-    assert all(one is not None and one[0] >= 7000 for one in found)
-    assert seconds < 0.001, "measured: 0.05 ms"
+        index.add(key(*shared, number, *range(1000)), number)
+    for number in range(0, 500, 10):
+        assert index.longest(key(*shared, number, 1, 2)) == (7001, number)
