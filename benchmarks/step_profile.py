@@ -31,7 +31,7 @@ from model_worker.engine import Draw, Segment
 from model_worker.sequence import Extent, RowParams
 from model_worker.sequence import Sequence as Row
 from model_worker.settings import WorkerSettings
-from model_worker.torch_engine.int8_linear import int8_product
+from model_worker.torch_engine.int8.linear import int8_product
 from model_worker.torch_engine.load_plan import LoadSettings
 from model_worker.torch_engine.loader import load_engine
 from model_worker.torch_engine.transformers_engine import TransformersEngine

@@ -17,11 +17,21 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from model_worker.engine import OutOfMemory
-from model_worker.torch_engine.int8_linear import Int8Linear
+from model_worker.torch_engine.direct_calls import Backend, DirectModule
+from model_worker.torch_engine.int8.joining import JoinLinears
+from model_worker.torch_engine.int8.linear import Int8Linear
+from model_worker.torch_engine.int8.packed_linear import PackedLinear, pack_linears
+from model_worker.torch_engine.native.library import native_library
 
 _LONGEST_REASON = 300  # characters of what the compiler has to say
-# Checks of the compiler's own work in every call of every layer: they cost 6 % of a step with one row.
-_OPTIONS = {"size_asserts": False, "alignment_asserts": False}
+_OPTIONS = {
+    # Checks of the compiler's own work in every call of every layer: they cost 6 % of a step with one row.
+    "size_asserts": False,
+    "alignment_asserts": False,
+    "post_grad_custom_pre_pass": JoinLinears(),
+}
+# What is left between our operators is so little that waking a thread for it takes longer.
+_BETWEEN_NATIVE = {"cpp.threads": 1}
 _log = logging.getLogger("tokenmill.worker.load")
 
 
@@ -32,22 +42,26 @@ def compiled(model: PreTrainedModel, folder: Path, run: Callable[[], None]) -> b
     out to need another graph then runs eager. Errors: what `run` raises where the model is eager, too.
     """
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
-    regions = _regions(model)
-    for region in regions:
-        region.compile(dynamic=True, fullgraph=True, options=_OPTIONS)
+    pack_linears(model, native_library(folder))
+    backend = Backend(_OPTIONS | (_BETWEEN_NATIVE if _has_packed(model) else {}))
+    regions = [DirectModule(module, backend) for module in _regions(model)]
     try:
-        with torch.compiler.set_stance("default"):
+        # A module's own numbers are constants of its code.
+        with torch.compiler.set_stance("default"), torch._dynamo.config.patch(specialize_float=True):  # noqa: SLF001
             run()
     except OutOfMemory:
         raise
     except Exception as error:  # noqa: BLE001 - a compiler fails in many ways, and all of them mean the same to us
         for region in regions:
-            region._compiled_call_impl = None  # noqa: SLF001 - torch has no public way back
+            region.forget()
         reason = shorten(str(error) or type(error).__name__, _LONGEST_REASON)
         _log.warning("%s does not compile and runs eager: %s", type(model).__name__, reason)
         run()
         return False
     torch.compiler.set_stance("eager_on_recompile")
+    for region in regions:
+        region.learn()
+    _log.info("%d of %d compiled layers are called directly", sum(each.is_direct for each in regions), len(regions))
     return True
 
 
@@ -60,3 +74,7 @@ def _regions(model: PreTrainedModel) -> list[nn.Module]:
     layers = [module for module in model.modules() if type(module).__name__ in names]
     head = model.get_output_embeddings()
     return [*layers, head] if isinstance(head, Int8Linear) else layers
+
+
+def _has_packed(model: nn.Module) -> bool:
+    return any(isinstance(module, PackedLinear) for module in model.modules())

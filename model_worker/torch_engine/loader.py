@@ -10,6 +10,7 @@ import dataclasses
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 
@@ -24,13 +25,13 @@ from model_worker.loading.load_progress import LoadProgress, LoadStage
 from model_worker.loading.model_files import ModelFiles, read_model_files
 from model_worker.loading.private_folder import private_folder
 from model_worker.torch_engine.attention.choice import attention_kernel
-from model_worker.torch_engine.attention.native import cpp_compiler
 from model_worker.torch_engine.attention_probe import probe_layers
 from model_worker.torch_engine.compilation import compiled
 from model_worker.torch_engine.kv_budget import kv_capacity
 from model_worker.torch_engine.kv_storage import LayerShape
 from model_worker.torch_engine.load_plan import LoadPlan, LoadSettings
 from model_worker.torch_engine.lora_weights import adapter_bytes, attach_adapters
+from model_worker.torch_engine.native.library import cpp_compiler, native_library
 from model_worker.torch_engine.pretrained import load_pretrained
 from model_worker.torch_engine.rope_check import check_rope
 from model_worker.torch_engine.self_test import SELF_TEST_TOKENS, self_test
@@ -77,7 +78,8 @@ def load_engine(settings: LoadSettings, progress: Callable[[LoadProgress], None]
         weight_bytes=weights.total_bytes + adapter_bytes(model),
         adapters=tuple(adapter.name for adapter in adapters),
     )
-    return _ready(TransformersEngine(model, layers, spec, kernel, lora), model, compile_folder, progress)
+    helpers = _helpers(compile_folder)
+    return _ready(TransformersEngine(model, layers, spec, kernel, lora, helpers), model, compile_folder, progress)
 
 
 def _spec(
@@ -142,6 +144,13 @@ def _use_threads(threads: int | None) -> None:
     # say so once, before its first parallel work; later (in a test process) it does not matter any more.
     with contextlib.suppress(RuntimeError):
         torch.set_num_interop_threads(1)
+
+
+def _helpers(compile_folder: Path | None) -> Callable[[], AbstractContextManager[None]]:
+    """Return what lets the threads of our C++ take part in a step, if there is any."""
+    if compile_folder is None:
+        return contextlib.nullcontext
+    return partial(native_library(compile_folder).helpers_awake, torch.get_num_threads())
 
 
 def _ready(

@@ -21,7 +21,7 @@ from model_worker.loading.adapter_config import AdapterConfig
 from model_worker.loading.adapter_files import AdapterFiles
 from model_worker.loading.load_errors import AdapterError
 from model_worker.torch_engine.bitsandbytes_layers import is_bitsandbytes
-from model_worker.torch_engine.int8_linear import Int8Linear
+from model_worker.torch_engine.int8.linear import Int8Linear
 from model_worker.torch_engine.lora_linear import LoraLinear, LoraPair
 from model_worker.torch_engine.lora_switch import LoraSwitch
 from model_worker.torch_engine.out_of_memory import named_out_of_memory

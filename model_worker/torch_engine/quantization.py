@@ -13,7 +13,7 @@ from transformers.pytorch_utils import Conv1D
 from transformers.quantizers.base import get_keys_to_not_convert
 
 from model_worker.loading.load_errors import UnavailableOptionError
-from model_worker.torch_engine.int8_quantizer import Int8Config
+from model_worker.torch_engine.int8.quantizer import Int8Config
 from model_worker.torch_engine.load_plan import LoadPlan
 
 

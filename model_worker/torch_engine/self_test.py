@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from model_worker.engine import Segment
 from model_worker.loading.load_errors import UnsupportedModelError
 from model_worker.sequence import Extent, RowParams, Sequence
+from model_worker.torch_engine.direct_calls import uncompiled
 from model_worker.torch_engine.transformers_engine import TransformersEngine
 from rpc.seeds import uniform
 
@@ -98,7 +99,7 @@ def _eager_logits(engine: TransformersEngine, model: PreTrainedModel, row: Seque
     attention = model.config._attn_implementation  # noqa: SLF001 - transformers has no public getter
     model.set_attn_implementation("eager")
     try:
-        with torch.inference_mode(), engine.lora.during(alone, kept=alone):
+        with torch.inference_mode(), uncompiled(model), engine.lora.during(alone, kept=alone):
             output = model(input_ids=ids, use_cache=False, logits_to_keep=1)
     finally:
         model.set_attn_implementation(attention)

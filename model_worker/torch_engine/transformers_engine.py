@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 
 import torch
 from torch import nn
@@ -25,8 +25,9 @@ from model_worker.torch_engine.step_layout import StepLayout
 class TransformersEngine:
     """Implements `Engine`. Owns the model and the K/V storage; used from one thread only.
 
-    `lora` switches the adapters of `model`, if it has any. Errors: OutOfMemory when the K/V storage does not fit,
-    UnsupportedModelError.
+    `lora` switches the adapters of `model`, if it has any; `helpers` are awake while the model computes.
+
+    Errors: OutOfMemory when the K/V storage does not fit, UnsupportedModelError.
     """
 
     def __init__(
@@ -36,9 +37,11 @@ class TransformersEngine:
         spec: EngineSpec,
         kernel: AttentionKernel,
         lora: LoraSwitch | None = None,
+        helpers: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self.spec = spec
         self.lora = lora or LoraSwitch()
+        self._helpers = helpers
         self._model = model
         # An index may be on the CPU whatever it picks from. Of a model spread over devices only accelerate knows where
         # the last hidden states are.
@@ -95,7 +98,8 @@ class TransformersEngine:
         places = [row.place for row in head_rows]
         layout = StepLayout(segments, self._model.device)
         wanted = layout.last_rows[places] - torch.tensor([row.back for row in head_rows])
-        with self._attention.during(layout), self.lora.during(segments, [segments[place] for place in places]):
+        kept = [segments[place] for place in places]
+        with self._helpers(), self._attention.during(layout), self.lora.during(segments, kept):
             output = self._model(
                 input_ids=layout.input_ids,
                 position_ids=layout.position_ids,

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.functional import linear
 
 from model_worker.torch_engine.bitsandbytes_layers import dequantized_weight, is_bitsandbytes
-from model_worker.torch_engine.int8_linear import Int8Linear
+from model_worker.torch_engine.int8.linear import Int8Linear
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from torch import nn
 
 from model_worker.loading.load_errors import ModelFolderError, UnavailableOptionError
 from model_worker.torch_engine.bitsandbytes_layers import is_bitsandbytes, scales
-from model_worker.torch_engine.int8_linear import Int8Linear
+from model_worker.torch_engine.int8.linear import Int8Linear
 
 _log = logging.getLogger("tokenmill.worker.load")
 

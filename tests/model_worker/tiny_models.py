@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ from model_worker.torch_engine.attention.kernel import AttentionKernel
 from model_worker.torch_engine.attention.views import ViewAttention
 from model_worker.torch_engine.attention_probe import probe_layers
 from model_worker.torch_engine.lora_weights import attach_adapters
+from model_worker.torch_engine.native.library import NativeLibrary
 from model_worker.torch_engine.transformers_engine import TransformersEngine
 
 VOCABULARY = 97
@@ -122,8 +124,12 @@ def engine_for(
     quantization: str = "none",
     adapters: Mapping[str, Path] | None = None,
     kernel: AttentionKernel | None = None,
+    native: NativeLibrary | None = None,
 ) -> Iterator[TransformersEngine]:
-    """Put an engine around `model`, with the LoRA adapters of some folders, and take it off again."""
+    """Put an engine around `model`, with the LoRA adapters of some folders, and take it off again.
+
+    Two threads of `native` compute, where it is given.
+    """
     switch = attach_adapters(model, read_adapter_files(adapters or {}, max_rank=64), model.dtype)
     layers = probe_layers(model)
     spec = EngineSpec(
@@ -137,9 +143,9 @@ def engine_for(
         quantization=quantization,
         adapters=tuple(adapters or ()),
     )
-    engine = TransformersEngine(
-        model, layers, spec, kernel or ViewAttention(token_by_token=quantization == "int8"), switch
-    )
+    kernel = kernel or ViewAttention(token_by_token=quantization == "int8")
+    helpers = partial(native.helpers_awake, 2) if native else nullcontext
+    engine = TransformersEngine(model, layers, spec, kernel, switch, helpers)
     try:
         yield engine
     finally:

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from model_worker.loading.schemes import Scheme
 from model_worker.torch_engine.attention.kernel import AttentionKernel
-from model_worker.torch_engine.attention.native import NativeAttention, build
+from model_worker.torch_engine.attention.native import NativeAttention
 from model_worker.torch_engine.attention.padded import PaddedAttention
 from model_worker.torch_engine.attention.varlen import VarlenAttention
 from model_worker.torch_engine.attention.views import ViewAttention
 from model_worker.torch_engine.kv_storage import LayerShape
+from model_worker.torch_engine.native.library import native_library
 
 
 def attention_kernel(shapes: Collection[LayerShape], scheme: Scheme, native_folder: Path | None) -> AttentionKernel:
@@ -28,5 +29,5 @@ def attention_kernel(shapes: Collection[LayerShape], scheme: Scheme, native_fold
     if any(shape.device.type != "cpu" for shape in shapes):
         return PaddedAttention()
     if native_folder is not None and all(NativeAttention.supports(shape) for shape in shapes):
-        return NativeAttention(build(native_folder))
+        return NativeAttention(native_library(native_folder))
     return ViewAttention(token_by_token=scheme == "int8")

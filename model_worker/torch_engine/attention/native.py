@@ -1,31 +1,16 @@
-"""The CPU kernel in C++ (`native.cpp`): all rows of a step in one call per layer, instead of one call per row.
-
-It is compiled where it runs, for the processor it runs on, and only where `--compile` asks for compiled code.
-"""
+"""The CPU kernel in C++ (`native/attention.cpp`): all rows of a step in one call per layer, not one call per row."""
 
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import os
-import platform
-import shutil
-import subprocess
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from textwrap import shorten
 
 import torch
 
-from model_worker.loading.load_errors import UnavailableOptionError
 from model_worker.torch_engine.attention.kernel import Heads, Options
 from model_worker.torch_engine.kv_storage import LayerShape, LayerStorage
+from model_worker.torch_engine.native.library import NativeLibrary
 from model_worker.torch_engine.step_layout import StepLayout
 
-_SOURCE = Path(__file__).with_name("native.cpp")
-_FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
-_COMPILER_SECONDS = 120.0
-_LONGEST_REASON = 300  # characters of what the compiler has to say
 _FUNCTIONS = {torch.float32: "attend_float32", torch.float64: "attend_float64"}
 
 
@@ -55,20 +40,13 @@ class _Heads(ctypes.Structure):
 
 
 class NativeAttention:
-    """An AttentionKernel over the compiled library, for float32 and float64.
+    """An AttentionKernel over the compiled library, for float32 and float64."""
 
-    Errors: UnavailableOptionError when the library cannot be loaded, as where its folder is mounted noexec.
-    """
-
-    def __init__(self, library: Path) -> None:
-        try:
-            loaded = ctypes.CDLL(str(library))
-        except OSError as error:
-            raise UnavailableOptionError(f"--compile-cache: {error}") from error
-        self._functions = {dtype: getattr(loaded, name) for dtype, name in _FUNCTIONS.items()}
+    def __init__(self, library: NativeLibrary) -> None:
+        self._functions = {dtype: getattr(library.functions, name) for dtype, name in _FUNCTIONS.items()}
         for function in self._functions.values():
             function.restype = None
-            function.argtypes = [ctypes.c_void_p] * 8 + [ctypes.c_int64]
+            function.argtypes = [ctypes.c_void_p] * 8
 
     @staticmethod
     def supports(shape: LayerShape) -> bool:
@@ -102,49 +80,8 @@ class NativeAttention:
             store.keys.data_ptr(),
             store.values.data_ptr(),
             out.data_ptr(),
-            torch.get_num_threads(),
         )
         return out
-
-
-def build(folder: Path) -> Path:
-    """Compile the kernel into `folder`, unless it stands there already, and return the library's path.
-
-    Nobody else may write to `folder`: what stands there is run. The library's name holds a digest of source, flags and
-    compiler, so that another version is another file.
-
-    Errors: UnavailableOptionError when there is no compiler or it fails.
-    """
-    compiler = cpp_compiler()
-    made_from = [_SOURCE.read_text(), *_FLAGS, compiler, _processor()]
-    library = folder / f"attention-{hashlib.sha256(repr(made_from).encode()).hexdigest()[:16]}.so"
-    if library.exists():
-        return library
-    folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder) as unfinished:  # renamed when whole: another worker may build the same
-        made = Path(unfinished) / library.name
-        try:
-            subprocess.run(  # noqa: S603 - the operator's compiler, our source
-                [compiler, *_FLAGS, "-o", str(made), str(_SOURCE)],
-                check=True,
-                capture_output=True,
-                text=True,
-                timeout=_COMPILER_SECONDS,
-            )
-        except (subprocess.SubprocessError, OSError) as error:
-            said = error.stderr if isinstance(error, subprocess.CalledProcessError) else ""
-            reason = shorten(said or str(error), _LONGEST_REASON)
-            raise UnavailableOptionError(f"--compile: the C++ compiler {compiler} failed: {reason}") from error
-        made.replace(library)
-    return library
-
-
-def cpp_compiler() -> str:
-    """Return where the C++ compiler is. Errors: UnavailableOptionError."""
-    compiler = shutil.which(os.environ.get("CXX", "g++"))
-    if compiler is None:
-        raise UnavailableOptionError("--compile: there is no C++ compiler (g++, or what CXX names)")
-    return compiler
 
 
 def _place(tensor: torch.Tensor) -> _Heads:
@@ -153,12 +90,3 @@ def _place(tensor: torch.Tensor) -> _Heads:
 
 def _dense(tensor: torch.Tensor) -> torch.Tensor:
     return tensor if tensor.stride(2) == 1 else tensor.contiguous()
-
-
-def _processor() -> str:
-    """Return what tells one processor's instruction set from another's."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())

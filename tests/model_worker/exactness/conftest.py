@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from model_worker.torch_engine.attention.native import build
 from tests.model_worker.exactness.tally import Tally
 
 _TALLY = pytest.StashKey[Tally]()
@@ -27,9 +24,3 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(scope="session")
 def tally(request: pytest.FixtureRequest) -> Tally:
     return request.config.stash[_TALLY]
-
-
-@pytest.fixture(scope="session")
-def native_library(request: pytest.FixtureRequest) -> Path:
-    """The compiled kernel, kept from one run to the next: its name says from what it was made."""
-    return build(request.config.cache.mkdir("native-attention"))

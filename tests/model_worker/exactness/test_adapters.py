@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
+from model_worker.torch_engine.native.library import NativeLibrary
 from tests.model_worker.exactness.check import explore
 from tests.model_worker.exactness.kernels import all_kernels
 from tests.model_worker.exactness.oracles import Generate
@@ -21,7 +21,7 @@ LAYERS = {"llama": ("q_proj", "v_proj", "up_proj", "down_proj"), "gpt2": ("c_att
 
 @pytest.fixture(scope="module", params=["llama", pytest.param("gpt2", marks=pytest.mark.slow)])
 def subject(
-    request: pytest.FixtureRequest, native_library: Path, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, native: NativeLibrary, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Subject]:
     family, model = request.param, tiny_model(request.param)
     folder = tmp_path_factory.mktemp("adapters")
@@ -29,9 +29,9 @@ def subject(
     folders = {
         name: write_adapter(folder / name, model, ends, seed) for seed, (name, ends) in enumerate(layers.items())
     }
-    kernels = all_kernels(native_library)
+    kernels = all_kernels(native)
     oracle = Generate({"": tiny_model(family)} | {name: merged(family, folders[name]) for name in folders})
-    with engine_for(model, adapters=folders, kernel=kernels) as engine:
+    with engine_for(model, adapters=folders, kernel=kernels, native=native) as engine:
         yield Subject(
             name=f"adapters {family} {engine.spec.dtype}",
             engine=engine,

@@ -15,7 +15,8 @@ from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 from model_worker.sequence import SamplingParams
 from model_worker.torch_engine.attention.native import NativeAttention
 from model_worker.torch_engine.attention.views import ViewAttention
-from model_worker.torch_engine.int8_quantizer import quantize_to_int8
+from model_worker.torch_engine.int8.quantizer import quantize_to_int8
+from model_worker.torch_engine.native.library import NativeLibrary
 from tests.model_worker.exactness.asks import Manner, Prompt
 from tests.model_worker.exactness.check import explore
 from tests.model_worker.exactness.kernels import all_kernels
@@ -45,9 +46,9 @@ def loaded(folder: Path) -> PreTrainedModel:
 
 
 @contextmanager
-def in_float32(folder: Path, native_library: Path) -> Iterator[Subject]:
-    kernels, oracle = all_kernels(native_library), Generate({"": loaded(folder)})
-    with engine_for(loaded(folder), kernel=kernels) as engine:
+def in_float32(folder: Path, native: NativeLibrary) -> Iterator[Subject]:
+    kernels, oracle = all_kernels(native), Generate({"": loaded(folder)})
+    with engine_for(loaded(folder), kernel=kernels, native=native) as engine:
         yield Subject("demo model float32", engine, kernels, oracle, texts(folder), gap=oracle.gap)
 
 
@@ -60,24 +61,24 @@ def in_int8(folder: Path, kernels: Kernels) -> Iterator[Subject]:
         yield Subject(name, engine, kernels, Alone(engine), texts(folder), manners=MANNERS, logprob_tolerance=0.0)
 
 
-def test_float32_rows_say_what_generate_says_alone(demo_model: Path, native_library: Path, tally: Tally) -> None:
-    with in_float32(demo_model, native_library) as subject:
+def test_float32_rows_say_what_generate_says_alone(demo_model: Path, native: NativeLibrary, tally: Tally) -> None:
+    with in_float32(demo_model, native) as subject:
         explore(subject, any_schedule(subject), tally, 4)
 
 
 @pytest.mark.slow
 def test_float32_rows_say_what_generate_says_alone_in_more_schedules(
-    demo_model: Path, native_library: Path, tally: Tally
+    demo_model: Path, native: NativeLibrary, tally: Tally
 ) -> None:
-    with in_float32(demo_model, native_library) as subject:
+    with in_float32(demo_model, native) as subject:
         explore(subject, any_schedule(subject), tally, 15)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kernel", ["token by token", "native"])
 def test_int8_rows_have_the_bits_that_they_have_alone(
-    demo_model: Path, native_library: Path, tally: Tally, kernel: str
+    demo_model: Path, native: NativeLibrary, tally: Tally, kernel: str
 ) -> None:
-    exact = NativeAttention(native_library) if kernel == "native" else ViewAttention(token_by_token=True)
+    exact = NativeAttention(native) if kernel == "native" else ViewAttention(token_by_token=True)
     with in_int8(demo_model, Kernels({kernel: exact})) as subject:
         explore(subject, any_schedule(subject), tally, 12)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +15,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
 from model_worker.sequence import SamplingParams
+from model_worker.torch_engine.native.library import NativeLibrary
 from tests.model_worker.exactness.asks import MOST_NEW_TOKENS, Ask, Manner, Schedule
 from tests.model_worker.exactness.check import explore
 from tests.model_worker.exactness.kernels import all_kernels
@@ -46,11 +46,11 @@ def mute(model: PreTrainedModel) -> PreTrainedModel:
 
 
 @pytest.fixture(scope="module", params=["llama", *SLOW])
-def subject(request: pytest.FixtureRequest, native_library: Path) -> Iterator[Subject]:
-    served, kernels = mute(tiny_model(request.param)), all_kernels(native_library)
+def subject(request: pytest.FixtureRequest, native: NativeLibrary) -> Iterator[Subject]:
+    served, kernels = mute(tiny_model(request.param)), all_kernels(native)
     with torch.no_grad():
         served.get_input_embeddings().weight[POISON] = torch.nan
-    with engine_for(served, kernel=kernels) as engine:
+    with engine_for(served, kernel=kernels, native=native) as engine:
         yield Subject(
             name=f"failures {request.param} {engine.spec.dtype}",
             engine=engine,

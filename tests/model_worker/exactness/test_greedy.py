@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +11,7 @@ import torch
 from model_worker.batching.scheduler import SchedulerLimits
 from model_worker.sequence import SamplingParams
 from model_worker.torch_engine.attention.views import ViewAttention
+from model_worker.torch_engine.native.library import NativeLibrary
 from tests.model_worker.exactness.asks import Arrive, Ask, Manner, Schedule, Steps
 from tests.model_worker.exactness.check import check, explore
 from tests.model_worker.exactness.kernels import all_kernels
@@ -45,11 +45,11 @@ CASES = [
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case[0]}-{str(case[1]).removeprefix('torch.')}")
-def subject(request: pytest.FixtureRequest, native_library: Path) -> Iterator[Subject]:
+def subject(request: pytest.FixtureRequest, native: NativeLibrary) -> Iterator[Subject]:
     family, dtype = request.param
     exact = dtype == torch.float64
-    kernels, oracle = all_kernels(native_library), Generate({"": tiny_model(family, dtype)})
-    with engine_for(tiny_model(family, dtype), kernel=kernels) as engine:
+    kernels, oracle = all_kernels(native), Generate({"": tiny_model(family, dtype)})
+    with engine_for(tiny_model(family, dtype), kernel=kernels, native=native) as engine:
         yield Subject(
             name=f"greedy {family} {engine.spec.dtype}",
             engine=engine,

@@ -6,7 +6,6 @@ Each kernel that a CPU uses for them has bits of its own.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,7 +15,9 @@ from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 from model_worker.sequence import SamplingParams
 from model_worker.torch_engine.attention.native import NativeAttention
 from model_worker.torch_engine.attention.views import ViewAttention
-from model_worker.torch_engine.int8_quantizer import quantize_to_int8
+from model_worker.torch_engine.int8.packed_linear import pack_linears
+from model_worker.torch_engine.int8.quantizer import quantize_to_int8
+from model_worker.torch_engine.native.library import NativeLibrary
 from tests.model_worker.exactness.asks import Manner
 from tests.model_worker.exactness.check import explore
 from tests.model_worker.exactness.oracles import Alone
@@ -54,7 +55,7 @@ def int8_model(family: str) -> PreTrainedModel:
 
 @pytest.fixture(scope="module", params=CASES, ids=" ".join)
 def subject(
-    request: pytest.FixtureRequest, native_library: Path, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, native: NativeLibrary, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Subject]:
     family, kernel = request.param
     model = int8_model(family)
@@ -62,9 +63,11 @@ def subject(
     if family == "llama":
         adapters["sql"] = write_adapter(tmp_path_factory.mktemp("adapter") / "sql", model, ("q_proj", "down_proj"))
     quantize_to_int8(model, torch.device("cpu"))
-    exact = NativeAttention(native_library) if kernel == "native" else ViewAttention(token_by_token=True)
+    exact = NativeAttention(native) if kernel == "native" else ViewAttention(token_by_token=True)
     kernels = Kernels({kernel: exact})
-    with engine_for(model, quantization="int8", kernel=kernels, adapters=adapters) as engine:
+    with engine_for(model, quantization="int8", kernel=kernels, adapters=adapters, native=native) as engine:
+        if kernel == "native":
+            pack_linears(model, native)
         yield Subject(
             name=f"int8 {family} {kernel}",
             engine=engine,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from model_worker.sequence import SamplingParams
+from model_worker.torch_engine.native.library import NativeLibrary
 from tests.model_worker.exactness.asks import Manner
 from tests.model_worker.exactness.check import explore
 from tests.model_worker.exactness.kernels import all_kernels
@@ -35,9 +35,9 @@ SLOW = [pytest.param(family, marks=pytest.mark.slow) for family in ("gemma2", "m
 
 
 @pytest.fixture(scope="module", params=["llama", *SLOW])
-def subject(request: pytest.FixtureRequest, native_library: Path) -> Iterator[Subject]:
-    kernels = all_kernels(native_library)
-    with engine_for(tiny_model(request.param), kernel=kernels) as engine:
+def subject(request: pytest.FixtureRequest, native: NativeLibrary) -> Iterator[Subject]:
+    kernels = all_kernels(native)
+    with engine_for(tiny_model(request.param), kernel=kernels, native=native) as engine:
         yield Subject(
             name=f"sampling {request.param} {engine.spec.dtype}",
             engine=engine,

@@ -11,9 +11,9 @@ import torch
 
 from model_worker.engine import OutOfMemory
 from model_worker.sequence import Extent
-from model_worker.torch_engine.attention.native import NativeAttention, build
+from model_worker.torch_engine.attention.native import NativeAttention
 from model_worker.torch_engine.compilation import compiled
-from model_worker.torch_engine.int8_quantizer import quantize_to_int8
+from model_worker.torch_engine.int8.quantizer import quantize_to_int8
 from model_worker.torch_engine.transformers_engine import TransformersEngine
 from model_worker.torch_engine.warm_up import warm_up
 from tests.model_worker.tiny_models import Row, drive, engine_for, prompt_of, reference, sequence_of, tiny_model
@@ -60,11 +60,11 @@ def driven_as_compiled(engine, rows) -> list[list[int]]:
 @pytest.mark.parametrize(
     ("family", "compiles"), [("llama", True), ("gemma2", True), ("gpt2", True), ("mixtral", False)]
 )
-def test_compiled_families_give_the_tokens_of_generate(family, compiles, folder):
+def test_compiled_families_give_the_tokens_of_generate(family, compiles, folder, native):
     model = tiny_model(family, dtype=torch.float64)
     lengths = [(9, 9, 8), (1, 1, 12), (30, 7, 10), (17, 4, 6)]
     expected = [reference(model, prompt_of(length, seed), new) for seed, (length, _, new) in enumerate(lengths)]
-    with compiling(), engine_for(model, kernel=NativeAttention(build(folder))) as engine:
+    with compiling(), engine_for(model, kernel=NativeAttention(native), native=native) as engine:
         assert compiled(model, folder, partial(warm_up, engine)) == compiles
         driven = driven_as_compiled if compiles else drive
         assert driven(engine, rows(lengths)) == expected
@@ -73,11 +73,11 @@ def test_compiled_families_give_the_tokens_of_generate(family, compiles, folder)
 
 
 @pytest.mark.slow
-def test_a_compiled_int8_row_has_the_same_bits_alone_and_beside_others(folder):
+def test_a_compiled_int8_row_has_the_same_bits_alone_and_beside_others(folder, native):
     model = tiny_model("llama", dtype=torch.float32)
     quantize_to_int8(model, torch.device("cpu"))
     lengths = [(30, 7, 10), (9, 9, 8), (17, 4, 6)]
-    with compiling(), engine_for(model, kernel=NativeAttention(build(folder)), quantization="int8") as engine:
+    with compiling(), engine_for(model, kernel=NativeAttention(native), native=native, quantization="int8") as engine:
         assert compiled(model, folder, partial(warm_up, engine))
         together = driven_as_compiled(engine, rows(lengths))
         alone = [driven_as_compiled(engine, [row])[0] for row in rows(lengths)]

@@ -9,7 +9,7 @@ from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 from model_worker.engine import Segment
 from model_worker.loading.load_errors import UnsupportedModelError
 from model_worker.sequence import Extent
-from model_worker.torch_engine.int8_quantizer import quantize_to_int8
+from model_worker.torch_engine.int8.quantizer import quantize_to_int8
 from model_worker.torch_engine.load_plan import LoadSettings
 from model_worker.torch_engine.loader import load_engine
 from model_worker.torch_engine.lora_linear import LoraLinear

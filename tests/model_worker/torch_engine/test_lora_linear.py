@@ -9,7 +9,7 @@ from transformers.pytorch_utils import Conv1D
 from model_worker.engine import Segment
 from model_worker.loading.load_errors import UnsupportedModelError
 from model_worker.sequence import Extent
-from model_worker.torch_engine.int8_linear import Int8Linear
+from model_worker.torch_engine.int8.linear import Int8Linear
 from model_worker.torch_engine.lora_linear import LoraPair
 from model_worker.torch_engine.lora_switch import LoraSwitch, by_adapter
 from tests.model_worker.tiny_models import sequence_of

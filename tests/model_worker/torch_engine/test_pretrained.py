@@ -14,8 +14,8 @@ from model_worker.loading.model_files import read_model_files
 from model_worker.loading.schemes import QuantizationOptions
 from model_worker.sequence import Extent
 from model_worker.torch_engine.bitsandbytes_layers import is_bitsandbytes
-from model_worker.torch_engine.int8_linear import Int8Linear
-from model_worker.torch_engine.int8_quantizer import quantize_to_int8
+from model_worker.torch_engine.int8.linear import Int8Linear
+from model_worker.torch_engine.int8.quantizer import quantize_to_int8
 from model_worker.torch_engine.load_plan import LoadPlan, LoadSettings
 from model_worker.torch_engine.loader import load_engine
 from model_worker.torch_engine.pretrained import load_pretrained

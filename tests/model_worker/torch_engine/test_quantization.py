@@ -8,8 +8,8 @@ from transformers import BitsAndBytesConfig
 
 from model_worker.loading.load_errors import UnavailableOptionError
 from model_worker.loading.schemes import QuantizationOptions
-from model_worker.torch_engine.int8_linear import Int8Linear
-from model_worker.torch_engine.int8_quantizer import Int8Config, quantize_to_int8
+from model_worker.torch_engine.int8.linear import Int8Linear
+from model_worker.torch_engine.int8.quantizer import Int8Config, quantize_to_int8
 from model_worker.torch_engine.load_plan import LoadPlan
 from model_worker.torch_engine.quantization import quantization_config, set_computation
 from model_worker.torch_engine.weight_report import WeightReport, weigh

@@ -6,7 +6,7 @@ import transformers
 
 from model_worker.loading.load_errors import UnsupportedModelError
 from model_worker.torch_engine.attention_probe import probe_layers
-from model_worker.torch_engine.int8_quantizer import quantize_to_int8
+from model_worker.torch_engine.int8.quantizer import quantize_to_int8
 from model_worker.torch_engine.self_test import self_test
 from model_worker.torch_engine.unrounded import unrounded_activations
 from tests.model_worker.tiny_models import FAMILIES, VOCABULARY, engine_for, tiny_model

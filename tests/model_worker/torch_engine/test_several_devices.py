@@ -7,8 +7,8 @@ from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from model_worker.engine import Segment
 from model_worker.loading.load_errors import UnavailableOptionError
 from model_worker.sequence import Extent
-from model_worker.torch_engine.int8_linear import Int8Linear
-from model_worker.torch_engine.int8_quantizer import quantize_to_int8
+from model_worker.torch_engine.int8.linear import Int8Linear
+from model_worker.torch_engine.int8.quantizer import quantize_to_int8
 from model_worker.torch_engine.kv_storage import LayerStorage
 from model_worker.torch_engine.step_layout import StepLayout
 from model_worker.torch_engine.weight_check import check_placement

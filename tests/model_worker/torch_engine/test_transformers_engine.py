@@ -13,7 +13,7 @@ from model_worker.sequence import Extent, SamplingParams
 from model_worker.torch_engine.attention import dense
 from model_worker.torch_engine.attention.views import ViewAttention
 from model_worker.torch_engine.attention_probe import probe_layers
-from model_worker.torch_engine.int8_quantizer import quantize_to_int8
+from model_worker.torch_engine.int8.quantizer import quantize_to_int8
 from model_worker.torch_engine.kv_storage import KvStorage, LayerShape
 from model_worker.torch_engine.transformers_engine import TransformersEngine
 from tests.model_worker.tiny_models import (

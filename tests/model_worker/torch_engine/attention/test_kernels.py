@@ -1,7 +1,6 @@
 """Every kernel that a CPU can run, against the formula of attention, query by query."""
 
 from array import array
-from pathlib import Path
 
 import pytest
 import torch
@@ -9,11 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_worker.engine import Segment
-from model_worker.loading.load_errors import UnavailableOptionError
 from model_worker.sequence import Extent, RowParams, Sequence
 from model_worker.torch_engine.attention.choice import attention_kernel
 from model_worker.torch_engine.attention.kernel import Heads, Options
-from model_worker.torch_engine.attention.native import NativeAttention, build
+from model_worker.torch_engine.attention.native import NativeAttention
 from model_worker.torch_engine.attention.padded import PaddedAttention
 from model_worker.torch_engine.attention.varlen import VarlenAttention
 from model_worker.torch_engine.attention.views import ViewAttention
@@ -24,13 +22,8 @@ CPU = torch.device("cpu")
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
 
 
-@pytest.fixture(scope="session")
-def library(tmp_path_factory) -> Path:
-    return build(tmp_path_factory.mktemp("native"))
-
-
 @pytest.fixture(params=["views", "token by token", "padded", "native"])
-def kernel(request, library):
+def kernel(request, native):
     match request.param:
         case "views":
             return ViewAttention()
@@ -38,7 +31,7 @@ def kernel(request, library):
             return ViewAttention(token_by_token=True)
         case "padded":
             return PaddedAttention()
-    return NativeAttention(library)
+    return NativeAttention(native)
 
 
 class Layer:
@@ -173,11 +166,11 @@ def test_a_score_below_every_number_weighs_nothing(kernel):
 
 
 @pytest.mark.parametrize("name", Heads._fields)
-def test_the_compiled_kernel_takes_no_dtype_for_another(library, name):
+def test_the_compiled_kernel_takes_no_dtype_for_another(native, name):
     layer = Layer(SHAPES["decode"], torch.float32)
     layer.heads = layer.heads._replace(**{name: getattr(layer.heads, name).bfloat16()})
     with pytest.raises(AssertionError):
-        layer.attend(NativeAttention(library), OPTIONS["plain"])
+        layer.attend(NativeAttention(native), OPTIONS["plain"])
 
 
 @settings(max_examples=25)
@@ -190,11 +183,11 @@ def test_the_compiled_kernel_takes_no_dtype_for_another(library, name):
     threads=st.sampled_from([1, 2]),
 )
 def test_the_compiled_kernel_gives_a_query_the_same_bits_in_any_company(  # noqa: PLR0917 - what hypothesis draws
-    library, history, length, cut, others, option, threads
+    native, history, length, cut, others, option, threads
 ):
-    native, options = NativeAttention(library), OPTIONS[option]
+    kernel, options = NativeAttention(native), OPTIONS[option]
     alone = Layer([(history, length)])
-    expected = alone.attend(native, options)
+    expected = alone.attend(kernel, options)
     mixed = Layer([*others, (history, length)])
     at, origin = alone.segments[0].sequence.extent.start, mixed.segments[-1].sequence.extent.start
     for name in ("keys", "values"):
@@ -205,63 +198,28 @@ def test_the_compiled_kernel_gives_a_query_the_same_bits_in_any_company(  # noqa
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(threads)
-        assert torch.equal(mixed.attend(native, options)[-length:], expected)
+        assert torch.equal(mixed.attend(kernel, options)[-length:], expected)
         if cut < length:  # in two chunks
             whole = mixed.segments[-1]
             parts = []
             for start, end in ((0, cut), (cut, length)):
                 mixed.segments = [Segment(whole.sequence, history + start, end - start, draws=False)]
                 mixed.heads = Heads(*(tensor[:, start:end] for tensor in alone.heads))
-                parts.append(mixed.attend(native, options))
+                parts.append(mixed.attend(kernel, options))
             assert torch.equal(torch.cat(parts), expected)
     finally:
         torch.set_num_threads(before)
 
 
-def test_the_library_is_compiled_once(library):
-    built = library.stat().st_mtime_ns
-    assert build(library.parent) == library
-    assert library.stat().st_mtime_ns == built
-
-
-def test_no_compiler_is_an_error_that_says_so(tmp_path, monkeypatch):
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(UnavailableOptionError, match="no C\\+\\+ compiler"):
-        build(tmp_path)
-
-
-def test_a_compiler_that_fails_is_an_error_that_says_so(tmp_path, monkeypatch):
-    monkeypatch.setenv("CXX", "false")
-    with pytest.raises(UnavailableOptionError, match="failed"):
-        build(tmp_path / "empty")
-    assert not [*(tmp_path / "empty").iterdir()]
-
-
-def test_what_the_compiler_says_is_told(tmp_path, monkeypatch):
-    compiler = tmp_path / "compiler"
-    compiler.write_text("#!/bin/sh\necho 'native.cpp:1: no vectors here' >&2\nexit 1\n")
-    compiler.chmod(0o700)
-    monkeypatch.setenv("CXX", str(compiler))
-    with pytest.raises(UnavailableOptionError, match=r"failed: native.cpp:1: no vectors here"):
-        build(tmp_path)
-
-
-def test_a_library_that_cannot_be_loaded_is_an_error_that_says_so(tmp_path):
-    library = tmp_path / "attention.so"
-    library.write_text("not a library")
-    with pytest.raises(UnavailableOptionError, match=r"--compile-cache: .*attention.so"):
-        NativeAttention(library)
-
-
-def test_the_kernel_is_chosen_by_what_the_layers_store_and_what_may_be_compiled(library, monkeypatch):
+def test_the_kernel_is_chosen_by_what_the_layers_store_and_what_may_be_compiled(tmp_path, monkeypatch):
     def chosen(dtype, device, folder=None, **sizes):
         shape = LayerShape(**{"kv_heads": 2, "key_size": 64, "value_size": 64} | sizes, dtype=dtype, device=device)
         return type(attention_kernel([shape], "none", folder))
 
     cuda = torch.device("cuda")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
-    assert chosen(torch.float32, CPU, library.parent) is NativeAttention
-    assert chosen(torch.bfloat16, CPU, library.parent) is ViewAttention
+    assert chosen(torch.float32, CPU, tmp_path) is NativeAttention
+    assert chosen(torch.bfloat16, CPU, tmp_path) is ViewAttention
     assert chosen(torch.float32, CPU) is ViewAttention
     assert chosen(torch.float32, cuda) is PaddedAttention
     assert chosen(torch.bfloat16, cuda) is VarlenAttention

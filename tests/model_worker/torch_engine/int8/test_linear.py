@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from model_worker.torch_engine.int8_linear import Int8Linear, int8_product
+from model_worker.torch_engine.int8.linear import Int8Linear, int8_product
 
 
 def layer_and_input(dtype=torch.float32):
@@ -59,6 +59,10 @@ def test_a_row_that_is_not_a_number_stays_one_and_spoils_no_other(poison):
 def test_zeros_give_the_bias():
     linear, quantized, _ = layer_and_input()
     assert torch.equal(quantized(torch.zeros(1, 64)), linear.bias.unsqueeze(0))
+
+
+def test_layers_of_one_input_are_left_alone():
+    assert not Int8Linear.supports(torch.zeros(48, 1), torch.device("cpu"))
 
 
 def test_sizes_that_cublas_refuses_are_left_alone_on_a_gpu_only():

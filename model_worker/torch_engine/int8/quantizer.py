@@ -20,7 +20,7 @@ from transformers.pytorch_utils import Conv1D
 from transformers.quantizers import HfQuantizer, register_quantization_config, register_quantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from model_worker.torch_engine.int8_linear import Int8Linear
+from model_worker.torch_engine.int8.linear import Int8Linear
 
 _METHOD = "tokenmill-int8"
 

@@ -38,7 +38,9 @@ class Int8Linear(nn.Module):
     @staticmethod
     def supports(weight: torch.Tensor, device: torch.device) -> bool:
         """Whether `weight` [out, in] has sizes that the int8 product of `device` accepts."""
-        return device.type == "cpu" or all(size % _CUDA_SIZE_MULTIPLE == 0 for size in weight.shape)
+        if device.type == "cpu":
+            return weight.shape[1] > 1  # torch 2.13 computes nonsense for one
+        return all(size % _CUDA_SIZE_MULTIPLE == 0 for size in weight.shape)
 
     def dequantized_weight(self) -> torch.Tensor:
         """Return the weights that the int8 ones stand for: float32 [out, in]."""
@@ -48,7 +50,7 @@ class Int8Linear(nn.Module):
         """Return [..., out] for `x` [..., in]. A row with NaN or infinity gives NaN, in that row only."""
         rows = x.reshape(-1, self.in_features).float()
         row_scale = rows.abs().amax(dim=1, keepdim=True).clamp_min_(_SMALLEST_PEAK).div_(_STEPS)
-        quantized = rows.div(row_scale).round_().to(torch.int8)
+        quantized = rows.mul(row_scale.reciprocal()).round_().to(torch.int8)
         products = int8_product(quantized, self.weight, _CUDA_LEAST_ROWS if x.is_cuda else 1)
         out = products.float().mul_(row_scale).mul_(self.weight_scale)
         if self.bias is not None:
