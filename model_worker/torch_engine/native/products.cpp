@@ -96,16 +96,39 @@ struct Linear {
 
 namespace {
 
+// What a vector of sums of products becomes results with, and where they go in a row.
+struct Columns {
+  int64_t first;
+  __mmask16 inside;
+  __m512 scale, bias;
+  bool biased;
+  Columns(const Linear& layer, int64_t first)
+      : first(first),
+        inside(lanes(layer.width - first)),
+        scale(_mm512_maskz_loadu_ps(inside, layer.scale + first)),
+        bias(layer.bias ? _mm512_maskz_loadu_ps(inside, layer.bias + first) : _mm512_setzero_ps()),
+        biased(layer.bias) {}
+
+  // The weights' 128 too much comes off by the row's sum.
+  void put(float* out, __m512i products, int32_t row_sum, float row_scale) const {
+    const __m512 exact = _mm512_cvtepi32_ps(_mm512_sub_epi32(products, _mm512_set1_epi32(128 * row_sum)));
+    __m512 scaled = _mm512_mul_ps(_mm512_mul_ps(exact, _mm512_set1_ps(row_scale)), scale);
+    asm("" : "+v"(scaled));  // no multiply-add, which would round once instead of twice
+    if (biased) scaled = _mm512_add_ps(scaled, bias);
+    _mm512_mask_storeu_ps(out + first, inside, scaled);
+  }
+};
+
 // A tile of `Height` rows from `row` on times one panel of weights. On the way `Lines` lines of memory at `ahead` are
 // fetched for each four numbers: those of the next panel. The weights' 128 too much comes off by the row's sum.
 template <int Height, int Lines>
 void multiply(const Rows& rows, int64_t row, const Linear& layer, int64_t panel, const uint8_t* ahead) {
   const uint8_t* weights = layer.packed + panel * kPanel * rows.padded;
   const int8_t* numbers = rows.numbers.get() + row * rows.padded;
-  __m512i low[Height], high[Height];
-  // Without the pragmas GCC 12 keeps these arrays in memory.
+  __m512i sums[Height][2];
+  // Without the pragmas GCC 12 keeps the sums in memory.
   #pragma GCC unroll 16
-  for (int i = 0; i < Height; ++i) low[i] = high[i] = _mm512_setzero_si512();
+  for (int i = 0; i < Height; ++i) sums[i][0] = sums[i][1] = _mm512_setzero_si512();
   for (int64_t k = 0; k < rows.padded; k += 4) {
     for (int line = 0; line < Lines; ++line) _mm_prefetch(ahead + (k / 4 * Lines + line) * 64, _MM_HINT_T1);
     const __m512i first = _mm512_loadu_si512(weights + k * kPanel), second = _mm512_loadu_si512(weights + k * kPanel + 64);
@@ -113,23 +136,23 @@ void multiply(const Rows& rows, int64_t row, const Linear& layer, int64_t panel,
     for (int i = 0; i < Height; ++i) {
       int32_t four;
       std::memcpy(&four, numbers + k * Height + 4 * i, 4);
-      low[i] = _mm512_dpbusd_epi32(low[i], first, _mm512_set1_epi32(four));
-      high[i] = _mm512_dpbusd_epi32(high[i], second, _mm512_set1_epi32(four));
+      sums[i][0] = _mm512_dpbusd_epi32(sums[i][0], first, _mm512_set1_epi32(four));
+      sums[i][1] = _mm512_dpbusd_epi32(sums[i][1], second, _mm512_set1_epi32(four));
     }
   }
-  #pragma GCC unroll 2
-  for (int half = 0; half < 2; ++half) {
-    const int64_t column = panel * kPanel + half * 16;
-    const __mmask16 inside = lanes(layer.width - column);
-    const __m512 scale = _mm512_maskz_loadu_ps(inside, layer.scale + column);
-    #pragma GCC unroll 16
-    for (int i = 0; i < Height; ++i) {
-      const __m512i sum = _mm512_sub_epi32(half ? high[i] : low[i], _mm512_set1_epi32(128 * rows.sum[row + i]));
-      __m512 out = _mm512_mul_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(sum), _mm512_set1_ps(rows.scale[row + i])), scale);
-      asm("" : "+v"(out));  // no multiply-add, which would round once instead of twice
-      if (layer.bias) out = _mm512_add_ps(out, _mm512_maskz_loadu_ps(inside, layer.bias + column));
-      _mm512_mask_storeu_ps(layer.out + (row + i) * layer.width + column, inside, out);
-    }
+  const Columns left(layer, panel * kPanel), right(layer, panel * kPanel + 16);
+  // The sums leave the registers here and nowhere before: used in a loop that is not unrolled, they would all along.
+  __m512i done[Height][2];
+  #pragma GCC unroll 16
+  for (int i = 0; i < Height; ++i) {
+    _mm512_store_si512(&done[i][0], sums[i][0]);
+    _mm512_store_si512(&done[i][1], sums[i][1]);
+  }
+  #pragma GCC unroll 1
+  for (int i = 0; i < Height; ++i) {
+    float* out = layer.out + (row + i) * layer.width;
+    left.put(out, done[i][0], rows.sum[row + i], rows.scale[row + i]);
+    right.put(out, done[i][1], rows.sum[row + i], rows.scale[row + i]);
   }
 }
 
