@@ -44,8 +44,8 @@ _PROFILED_STEPS = 10
 # What an event of the profiler is part of, by how its name begins; the first that fits. Only what they took themselves
 # counts, so nothing is counted twice.
 _KINDS: Mapping[str, tuple[str, ...]] = {
-    "int8 products": ("aten::_int_mm",),
-    "attention (C++)": ("tokenmill::",),
+    "int8 layers (C++)": ("tokenmill::int8_linears", "aten::_int_mm"),
+    "attention (C++)": ("tokenmill::attend",),
     "fused element-wise": ("graph_", "cpp_fused"),
     "compiled calls": ("## Call", "TorchDynamo", "Torch-Compiled", "Pregraph", "AOTDispatcher"),
 }
