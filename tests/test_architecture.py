@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -156,3 +157,13 @@ def test_a_fresh_interpreter_does_without(modules, absent):
     code = f"import sys, {', '.join(modules)}; print(*sorted({absent!r} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
+
+
+def test_an_installed_package_has_every_file_that_it_reads():
+    packaged = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["*"]
+    folders = [ROOT / folder for name, folder in PACKAGES.items() if name != "tokenmill_client"]
+    files = [
+        path for folder in folders for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts
+    ]
+    missing = [path for path in files if path.suffix != ".py" and not any(path.match(pattern) for pattern in packaged)]
+    assert not missing
