@@ -45,7 +45,7 @@ class WorkerSettings(ServiceSettings):
     max_num_seqs: int = option("rows computed at once", 32, at_least=1, at_most=4096)
     max_num_batched_tokens: int = option(
         "tokens per step: bounds how long one step takes, and so the pause between tokens",
-        512,
+        256,
         at_least=1,
         at_most=2**20,
     )

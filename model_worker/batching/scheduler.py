@@ -24,7 +24,7 @@ class SchedulerLimits:
     """The bounds of one worker. Errors: ValueError when they contradict each other."""
 
     max_num_seqs: int = 32  # rows running at once
-    max_num_batched_tokens: int = 512  # per step: bounds how long one step takes, and so the pause between tokens
+    max_num_batched_tokens: int = 256  # per step: bounds how long one step takes, and so the pause between tokens
     max_queue: int = 256  # rows that may wait beside those that run
     growth_tokens: int = 64  # an extent grows by so much: rarely enough to copy seldom, small enough to waste little
     look_ahead: int = 8  # rows that may overtake one that does not fit

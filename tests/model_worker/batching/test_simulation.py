@@ -80,7 +80,9 @@ def test_growing_and_replaying_beats_reserving_the_worst_case() -> None:
     traffic = Traffic(rows_per_step=0.6, ends_early=True)
     steps = {}
     for growth_tokens in (LIMITS.growth_tokens, 10**9):
-        worker = SimulatedWorker(SchedulerLimits(growth_tokens=growth_tokens), arena_tokens=8192)
+        # Prompts go fast, so that what is compared is how many rows decode at once.
+        limits = SchedulerLimits(max_num_batched_tokens=512, growth_tokens=growth_tokens)
+        worker = SimulatedWorker(limits, arena_tokens=8192)
         worker.run(traffic.rows(500))
         steps[growth_tokens] = worker.steps
     assert steps[LIMITS.growth_tokens] < 0.9 * steps[10**9]
