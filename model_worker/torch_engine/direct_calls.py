@@ -30,15 +30,21 @@ class _Entry(NamedTuple):
 
 
 class Backend:
-    """A backend of torch.compile: inductor, which remembers how its code was called last."""
+    """A backend of torch.compile: inductor, whose code can be watched."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         self._options = dict(options)
-        self.last: _Entry | None = None
+        self._seen: list[_Entry] | None = None
 
-    def forget(self) -> None:
-        """Nothing was called."""
-        self.last = None
+    @contextmanager
+    def watched(self) -> Iterator[list[_Entry]]:
+        """Yield what code is called with until the end of the block."""
+        seen: list[_Entry] = []
+        self._seen = seen
+        try:
+            yield seen
+        finally:
+            self._seen = None  # or the last step's tensors would live on
 
     def __call__(self, graph: GraphModule, example_inputs: Sequence[Any]) -> Code:
         """Compile `graph`."""
@@ -47,7 +53,8 @@ class Backend:
 
         def code(*inputs: Any) -> Sequence[Any]:
             outputs: Sequence[Any] = compiled(*inputs)
-            self.last = _Entry(code, inputs, outputs)
+            if self._seen is not None:
+                self._seen.append(_Entry(compiled, inputs, outputs))
             return outputs
 
         return code
@@ -122,7 +129,9 @@ class DirectModule:
         own = {id(tensor) for tensor in [*self._module.parameters(), *self._module.buffers()]}
         for single in (True, False):
             alike = [call for call in calls if (_tokens(call.tensors) == 1) is single]
-            plan = _plan(alike, own) if alike else None
+            # From one number of tokens nothing can be said about others.
+            told = alike and (single or len({_tokens(call.tensors) for call in alike}) > 1)
+            plan = _plan(alike, own) if told else None
             if plan is not None:
                 self._plans[single] = plan
 
@@ -135,11 +144,10 @@ class DirectModule:
         self, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: list[torch.Tensor], looks: Hashable
     ) -> Any:
         assert self._calls is not None
-        self._backend.forget()
-        result = self._compiled(*args, **kwargs)
-        entry = self._backend.last
-        if entry is not None and len(entry.outputs) == 1 and entry.outputs[0] is result:
-            self._calls.append(_Call(tensors, looks, entry))
+        with self._backend.watched() as seen:
+            result = self._compiled(*args, **kwargs)
+        if len(seen) == 1 and len(seen[0].outputs) == 1 and seen[0].outputs[0] is result:
+            self._calls.append(_Call(tensors, looks, seen[0]))
         return result
 
 
@@ -191,13 +199,14 @@ def _tokens(tensors: Sequence[torch.Tensor]) -> int:
 def _looks(value: object, tensors: list[torch.Tensor]) -> Hashable:
     """Return what must stay the same of an argument; append to `tensors` those in it.
 
-    Of a tensor that is all but its sizes and its contents: the code was made for its kind.
+    Of a tensor that is all but its contents and the number of tokens, its second size. What is neither a tensor nor a
+    plain value looks different every time.
     """
     if isinstance(value, torch.Tensor):
         tensors.append(value)
-        return value.dtype, value.dim(), value.is_contiguous()
+        return value.dtype, value.shape[:1], value.shape[2:], value.is_contiguous()
     if isinstance(value, tuple | list):
         return tuple([_looks(each, tensors) for each in value])
     if isinstance(value, dict):
         return tuple([(key, _looks(each, tensors)) for key, each in value.items()])
-    return value if value is None or isinstance(value, bool | int | float | str) else id(value)
+    return value if value is None or isinstance(value, bool | int | float | str) else object()

@@ -74,7 +74,7 @@ class NativeProducts:
                 rows.data_ptr(),
                 rows.numel() // size,
                 size,
-                (ctypes.c_int64 * len(layers))(*layers),  # five numbers of 8 bytes each: what `Layer` is
+                (ctypes.c_int64 * len(layers))(*layers),  # five numbers of 8 bytes each: what `Linear` is
                 len(outs),
             )
         return outs if x.dtype == torch.float32 else [out.to(x.dtype) for out in outs]

@@ -18,7 +18,6 @@ class PackedLinear(nn.Module):
 
     def __init__(self, layer: Int8Linear, products: NativeProducts) -> None:
         super().__init__()
-        self.out_features, self.in_features = layer.out_features, layer.in_features
         self.register_buffer("packed", pack(layer.weight))
         self.register_buffer("weight_scale", layer.weight_scale)
         self.register_buffer("bias", None if layer.bias is None else layer.bias.float())

@@ -120,7 +120,7 @@ struct Columns {
 };
 
 // A tile of `Height` rows from `row` on times one panel of weights. On the way `Lines` lines of memory at `ahead` are
-// fetched for each four numbers: those of the next panel. The weights' 128 too much comes off by the row's sum.
+// fetched for each four numbers: those of the next panel.
 template <int Height, int Lines>
 void multiply(const Rows& rows, int64_t row, const Linear& layer, int64_t panel, const uint8_t* ahead) {
   const uint8_t* weights = layer.packed + panel * kPanel * rows.padded;
