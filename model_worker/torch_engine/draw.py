@@ -7,6 +7,7 @@ keep more tokens than were looked at is that row drawn once more, among more of 
 from __future__ import annotations
 
 import collections.abc
+from collections.abc import Mapping
 from typing import TypeAlias
 
 import torch
@@ -61,52 +62,55 @@ def _draw(logits: torch.Tensor, sequences: Rows) -> list[Draw | RowFailure]:
     outcomes: dict[int, Draw | RowFailure] = {}
     widths = {index: _first_width(row, logits.shape[1]) for index, row in enumerate(sequences)}
     while widths:
-        rows = list(widths)
-        attempts = _attempt(
-            take_rows(logits, rows),
-            take_rows(adjusted, rows),
-            [sequences[row] for row in rows],
-            list(widths.values()),
-        )
-        outcomes |= {row: outcome for row, outcome in zip(rows, attempts, strict=True) if outcome is not None}
+        attempts = _attempt(logits, adjusted, sequences, widths)
+        outcomes |= {row: outcome for row, outcome in attempts.items() if outcome is not None}
         widths = {row: next_width(width, logits.shape[1]) for row, width in widths.items() if row not in outcomes}
     return [outcomes[row] for row in range(len(sequences))]
 
 
 def _attempt(
-    logits: torch.Tensor, adjusted: torch.Tensor, sequences: Rows, widths: list[int]
-) -> list[Draw | RowFailure | None]:
-    """Draw each row among its so many best tokens. None: they were not enough. `logits` are what the model said."""
-    peaks, tokens = peak(adjusted)  # NaN wins every comparison, so the peak tells whether a row is sound
+    logits: torch.Tensor, adjusted: torch.Tensor, sequences: Rows, widths: Mapping[int, int]
+) -> dict[int, Draw | RowFailure | None]:
+    """Draw the rows in `widths`, each among its so many best tokens. None: they were not enough.
+
+    `logits` are what the model said, `adjusted` what is drawn from.
+    """
+    rows = list(widths)
+    place = {row: place for place, row in enumerate(rows)}
+    # NaN wins every comparison, so the peak tells whether a row is sound.
+    peaks, tokens = peak(take_rows(adjusted, rows))
     settled = torch.ones_like(tokens, dtype=torch.bool)
-    sampling = [index for index, row in enumerate(sequences) if row.params.sampling.temperature > 0]
-    for width in sorted({widths[index] for index in sampling}):
-        members = [index for index in sampling if widths[index] == width]
-        params = [sequences[index].params.sampling for index in members]
-        positions = [len(sequences[index].ids) for index in members]
-        places = on_device(members, torch.int64, logits.device)
+    sampling = [row for row in rows if sequences[row].params.sampling.temperature > 0]
+    for width in sorted({widths[row] for row in sampling}):
+        members = [row for row in sampling if widths[row] == width]
+        params = [sequences[row].params.sampling for row in members]
+        positions = [len(sequences[row].ids) for row in members]
+        places = on_device([place[row] for row in members], torch.int64, logits.device)
         tokens[places], settled[places] = sample(take_rows(adjusted, members), params, positions, width)
     told = tokens.where(settled, _UNSETTLED).where(peaks.isfinite(), _UNSOUND)
-    return _outcomes(told, tokens, logits, sequences)
+    wishes = {row: sequences[row].params.logprobs for row in rows}
+    return dict(zip(rows, _outcomes(told, tokens, logits, wishes), strict=True))
 
 
 def _outcomes(
-    told: torch.Tensor, tokens: torch.Tensor, logits: torch.Tensor, sequences: Rows
+    told: torch.Tensor, tokens: torch.Tensor, logits: torch.Tensor, wishes: Mapping[int, int | None]
 ) -> list[Draw | RowFailure | None]:
-    """Bring what was drawn to the host, with the log-probabilities that rows ask for, in one transfer."""
-    counts = {i: row.params.logprobs for i, row in enumerate(sequences) if row.params.logprobs is not None}
+    """Bring what was drawn to the host, with the log-probabilities that rows ask for, in one transfer.
+
+    `told` and `tokens` have an entry for each row in `wishes`, which says how many alternatives it asks for, if any.
+    """
+    counts = {place: count for place, count in enumerate(wishes.values()) if count is not None}
     if not counts:
         return [_outcome(token) for token in told.tolist()]
-    wanting = list(counts)
-    chosen = take_rows(tokens, wanting)
-    scored = score(take_rows(logits, wanting), chosen, max(counts.values()))
+    wanting = take_rows(logits, [row for row, count in wishes.items() if count is not None])
+    scored = score(wanting, take_rows(tokens, list(counts)), max(counts.values()))
     packed = torch.cat([told.to(torch.float64), scored.flatten()]).tolist()
-    outcomes = [_outcome(int(token)) for token in packed[: len(sequences)]]
+    outcomes = [_outcome(int(token)) for token in packed[: len(wishes)]]
     columns = scored.shape[1]
-    for place, (index, count) in enumerate(counts.items()):
-        drawn, start = outcomes[index], len(sequences) + place * columns
+    for line, (place, count) in enumerate(counts.items()):
+        drawn, start = outcomes[place], len(wishes) + line * columns
         if isinstance(drawn, Draw):
-            outcomes[index] = Draw(drawn.token_id, read(packed[start : start + columns], drawn.token_id, count))
+            outcomes[place] = Draw(drawn.token_id, read(packed[start : start + columns], drawn.token_id, count))
     return outcomes
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 
 from model_worker.sequence import SamplingParams
-from model_worker.torch_engine.order import ascending_places, descending
+from model_worker.torch_engine.order import ascending, ascending_places
 from model_worker.torch_engine.transfer import on_device
 
 
@@ -43,32 +43,36 @@ class Mass(NamedTuple):
     total: torch.Tensor  # the sum of w
     spread: torch.Tensor  # the sum of -w ln w
 
-
-def mass(weights: torch.Tensor) -> Mass:
-    """Return the mass of `weights`."""
-    spread = torch.special.entr(weights).sum(dim=-1, keepdim=True)
-    return Mass(weights.sum(dim=-1, keepdim=True), spread)
+    @classmethod
+    def of(cls, weights: torch.Tensor) -> Mass:
+        """Add up `weights`."""
+        spread = torch.special.entr(weights).sum(dim=-1, keepdim=True)
+        return cls(weights.sum(dim=-1, keepdim=True), spread)
 
 
 def keep_best(weights: torch.Tensor, filters: Filters, total: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return `weights` with 0 for what top-k, then top-p, then min-p drop, and which rows are settled (bool [rows, 1]).
 
-    `total` is the weight of the whole vocabulary, in rows that have a top_p but no top_k.
+    `total` is the weight of the whole vocabulary, in rows that have a top_p but no top_k. Each filter keeps so and so
+    many of the best, which a search in the sorted weights tells, and the strictest of them decides.
     """
-    ranked = descending(weights)
+    width = weights.shape[1]
+    ranked = ascending(weights)
     has_k = filters.top_k > 0
-    kth = ranked.gather(1, (filters.top_k.long() - 1).clamp(0, ranked.shape[1] - 1)).where(has_k, -1.0)
-    in_k = ranked >= kth
-    total = (ranked * in_k).sum(dim=-1, keepdim=True).where(has_k, total)
-    better = ranked.cumsum(dim=-1) - ranked  # what the better ones weigh together
-    needed = (better < filters.top_p * total).sum(dim=-1, keepdim=True).clamp_min(1)
-    place = torch.arange(ranked.shape[1], device=ranked.device)
-    in_p = (place < needed) | (filters.top_p >= 1)
-    count = (in_k & in_p & (ranked >= filters.min_p)).sum(dim=-1, keepdim=True)
-    edge = ranked.gather(1, (count - 1).clamp_min(0))
+    kth = ranked.gather(1, (width - filters.top_k.long()).clamp(0, width - 1)).where(has_k, -1.0)
+    in_k = _count_from(kth, ranked)
+    sums = ranked.cumsum(dim=-1)
+    out_of_k = sums.gather(1, (width - in_k - 1).clamp_min(0)).where(in_k < width, 0.0)
+    total = (sums[:, -1:] - out_of_k).where(has_k, total)
+    # The worst that weigh no more than this together are out; before them are those outside of the window or of top-k.
+    beside_p = (1 - filters.top_p) * total - (total - sums[:, -1:])
+    in_p = (width - torch.searchsorted(sums, beside_p, right=True)).where(filters.top_p < 1, width)
+    count = torch.minimum(in_k, in_p).minimum(_count_from(filters.min_p, ranked)).clamp(1, width)
+    edge = ranked.gather(1, width - count)
     # Where the last of the window equals the edge, it may have equals outside.
-    last = ranked[:, -1:]
-    return _keep_from(weights, edge, count), ((last < edge) & (last != kth)) | (last == 0)
+    last = ranked[:, :1]
+    settled = ((last < edge) & (last != kth)) | (last == 0)
+    return _keep_from(weights, edge, _count_from(edge, ranked) - count), settled
 
 
 def keep_typical(weights: torch.Tensor, filters: Filters, of_all: Mass) -> tuple[torch.Tensor, torch.Tensor]:
@@ -82,7 +86,7 @@ def keep_typical(weights: torch.Tensor, filters: Filters, of_all: Mass) -> tuple
     Source: Meister et al., Locally Typical Sampling, 2022.
     """
     only_typical = filters.only_typical > 0
-    of_kept = mass(weights)
+    of_kept = Mass.of(weights)
     total = of_all.total.where(only_typical, of_kept.total)
     entropy = total.log() + of_all.spread.where(only_typical, of_kept.spread) / total
     excess = total.log() - weights.log() - entropy  # of surprise; infinite where the weight is 0
@@ -95,9 +99,16 @@ def keep_typical(weights: torch.Tensor, filters: Filters, of_all: Mass) -> tuple
     return weights.masked_fill(dropped, 0.0), only_typical & (excess.amax(dim=-1, keepdim=True) > limit)
 
 
-def _keep_from(weights: torch.Tensor, edge: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
-    """Return `weights` from `edge` up and 0 for the others; of those equal to it only the last, `count` in all."""
-    from_edge = weights >= edge
-    too_many = from_edge.sum(dim=-1, keepdim=True) - count
+def _count_from(bound: torch.Tensor, ranked: torch.Tensor) -> torch.Tensor:
+    """Return how many of each row of `ranked`, which is ascending, are no less than its `bound`: int64 [rows, 1].
+
+    Precondition: one is at least, or the row is not sound and whatever comes out of it is not used.
+    """
+    return (ranked.shape[1] - torch.searchsorted(ranked, bound.contiguous())).clamp_min(1)
+
+
+def _keep_from(weights: torch.Tensor, edge: torch.Tensor, too_many: torch.Tensor) -> torch.Tensor:
+    """Return `weights` from `edge` up and 0 for the others, and for the first so many of those that equal it."""
     equals = weights == edge
-    return weights.masked_fill(~from_edge | (equals & (equals.cumsum(dim=-1) <= too_many)), 0.0)
+    first_equals = equals & (equals.cumsum(dim=-1, dtype=torch.int32) <= too_many.int())
+    return torch.where((weights < edge) | first_equals, 0.0, weights)

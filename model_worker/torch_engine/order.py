@@ -6,11 +6,11 @@ import numpy as np
 import torch
 
 
-def descending(matrix: torch.Tensor) -> torch.Tensor:
-    """Return each row of `matrix` sorted, the largest first, NaN before all."""
+def ascending(matrix: torch.Tensor) -> torch.Tensor:
+    """Return each row of `matrix` sorted, the smallest first, NaN after all."""
     if matrix.device.type != "cpu":
-        return matrix.sort(dim=-1, descending=True).values
-    return torch.from_numpy(np.sort(matrix.numpy(), axis=-1)).flip(1)
+        return matrix.sort(dim=-1).values
+    return torch.from_numpy(np.sort(matrix.numpy(), axis=-1))
 
 
 def ascending_places(matrix: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,7 @@ import torch
 
 from model_worker.sequence import SamplingParams
 from model_worker.torch_engine.best import best
-from model_worker.torch_engine.filters import Filters, Mass, keep_best, keep_typical, mass
+from model_worker.torch_engine.filters import Filters, Mass, keep_best, keep_typical
 from model_worker.torch_engine.transfer import on_device, take_rows
 
 _WIDTHS = (64, 512)  # then the whole: sorting that is not much dearer than finding the best thousands in it
@@ -56,8 +56,7 @@ def weigh_best(logits: torch.Tensor, params: Sequence[SamplingParams], width: in
     is_whole = width == logits.shape[1]
     if is_whole:
         ids = torch.arange(width, device=logits.device).expand_as(logits)
-        weights = weigh_all(logits, params)
-        of_all = mass(weights)
+        weights, of_all = _weigh(_exponents(logits, params), params)
     else:
         values, unordered = best(logits, width)
         ids, order = unordered.sort(dim=-1)
@@ -76,16 +75,25 @@ def _mass_of_all(logits: torch.Tensor, params: Sequence[SamplingParams]) -> Mass
     total, spread = torch.zeros(2, len(params), 1, dtype=torch.float64, device=logits.device)
     rows = [i for i, row in enumerate(params) if row.top_k == 0 and (row.top_p < 1 or Filters.is_only_typical(row))]
     if rows:
-        exponents = _exponents(take_rows(logits, rows), [params[row] for row in rows])
+        asking = [params[row] for row in rows]
         places = on_device(rows, torch.int64, logits.device)
-        if any(Filters.is_only_typical(params[row]) for row in rows):
-            exponents.clamp_min_(-800.0)  # of weight 0 as before, but 0 times it is not NaN
-            weights = exponents.exp()
-            spread[places] = -torch.linalg.vecdot(weights, exponents).unsqueeze(1)
-        else:
-            weights = exponents.exp_()
-        total[places] = weights.sum(dim=-1, keepdim=True)
+        _, (total[places], spread[places]) = _weigh(_exponents(take_rows(logits, rows), asking), asking)
     return Mass(total, spread)
+
+
+def _weigh(exponents: torch.Tensor, params: Sequence[SamplingParams]) -> tuple[torch.Tensor, Mass]:
+    """Return the weights of whole rows and their mass; no spread where no filter of theirs asks for it.
+
+    The weights may take the place of the `exponents`.
+    """
+    if not any(Filters.is_only_typical(row) for row in params):
+        weights = exponents.exp_()
+        total = weights.sum(dim=-1, keepdim=True)
+        return weights, Mass(total, torch.zeros_like(total))
+    exponents.clamp_min_(-800.0)  # of weight 0 as before, but 0 times it is not NaN
+    weights = exponents.exp()
+    spread = -torch.linalg.vecdot(weights, exponents).unsqueeze(1)
+    return weights, Mass(weights.sum(dim=-1, keepdim=True), spread)
 
 
 def _exponents(logits: torch.Tensor, params: Sequence[SamplingParams]) -> torch.Tensor:
