@@ -35,10 +35,13 @@ Handler = Any
 class Call:
     """One RPC; owned by the task that handles it."""
 
-    def __init__(self, handler: Handler, record: CallRecord, running: RunningCalls) -> None:
+    def __init__(
+        self, handler: Handler, record: CallRecord, running: RunningCalls, *, id_in_headers: bool = True
+    ) -> None:
         self.handler = handler
         self.record = record
         self.running = running
+        self.id_in_headers = id_in_headers
         self.started = time.monotonic()
         self.request_id = (REQUEST_ID_KEY, record.request_id)
         self.is_quiet = record.method.startswith(QUIET_PREFIXES)
@@ -51,7 +54,7 @@ class Call:
             method: Callable[..., Awaitable[Any]] = self.handler.stream_unary or self.handler.unary_unary
             response = await method(self.request(raw), context)
             encoded = self.encode(response)
-            await context.send_initial_metadata((self.request_id,))
+            await self.send_headers(context)
             return encoded
 
     async def stream(self, raw: Any, context: Context) -> None:
@@ -67,9 +70,18 @@ class Call:
                 async for response in responses:
                     encoded = self.encode(response)
                     if not headers_sent:
-                        await context.send_initial_metadata((self.request_id,))
+                        await self.send_headers(context)
                         headers_sent = True
                     await context.write(encoded)
+
+    async def send_headers(self, context: Context) -> None:
+        """Return the request id before the first response.
+
+        That is a round trip of its own through the library's threads, milliseconds where the cores are busy. Without
+        it the library sends its headers along with the response.
+        """
+        if self.id_in_headers:
+            await context.send_initial_metadata((self.request_id,))
 
     def request(self, raw: Any) -> Any:
         """The decoded request, or the iterator over decoded requests."""

@@ -3,6 +3,9 @@
 A wake-up is sent at once, then none for a millisecond: what comes in that time is collected for the next. A real step
 takes longer, so nothing is ever delayed there; an engine of microsecond steps would spend its time on wake-ups.
 
+On busy cores to be woken is to wait for a turn, on our event loop and then on the gateway's: the readers that have not
+seen a token yet are the first.
+
 Why no lock: `_quiet` tells the generation thread that someone will still look (a wake-up was sent, or the pause ends).
 It adds what is new first and reads `_quiet` then; the event loop clears `_quiet` first and looks for what is new then.
 So one of the two always sees the other. Adding to a set and popping from it are indivisible operations of the
@@ -67,8 +70,9 @@ class Publisher:
 
     def _wake_all(self) -> None:
         self._woken_load = self._load
-        while self._unwoken:
-            self._unwoken.pop().wake()
+        streams = [self._unwoken.pop() for _ in range(len(self._unwoken))]  # it may grow meanwhile, never shrink
+        for stream in sorted(streams, key=TokenStream.has_begun):
+            stream.wake()
         watchers, self._watchers = self._watchers, []
         for watcher in watchers:
             if not watcher.done():

@@ -104,6 +104,10 @@ class TokenStream:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
+    def has_begun(self) -> bool:
+        """Whether its reader has seen a token."""
+        return any(row.read for row in self._rows)
+
     def ask_stop(self, row: int) -> bool:
         """Note that `row` is to be stopped; True the first time. Unknown rows: False."""
         if not 0 <= row < len(self._rows) or self._rows[row].stop_asked:

@@ -32,6 +32,7 @@ class FakeService:
     """Serves nothing, but lives as every service does."""
 
     full_name = "tokenmill.tests.Fake"
+    is_public = True
 
     def __init__(self, behaviour: Behaviour) -> None:
         self.behaviour = behaviour

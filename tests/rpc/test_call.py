@@ -237,6 +237,20 @@ class TestMetadata:
             assert await call.read() == EVENT
             assert "x-request-id" in dict(await headers)
 
+    async def test_a_service_of_our_own_gateway_returns_the_request_id_last_only(self):
+        async def one(request, context):
+            yield EVENT
+
+        metadata = (("x-request-id", "order-66.a"),)
+        async with connected(ScriptedService(stream_generate=one, is_public=False)) as (_, channel):
+            stub = gateway_pb2_grpc.InferenceServiceStub(channel)
+            unary, stream = stub.Generate(REQUEST, metadata=metadata), stub.StreamGenerate(REQUEST, metadata=metadata)
+            await unary
+            assert [event async for event in stream] == [EVENT]
+            for call in (unary, stream):
+                assert "x-request-id" not in dict(await call.initial_metadata())
+                assert dict(await call.trailing_metadata())["x-request-id"] == "order-66.a"
+
     async def test_a_call_that_fails_before_its_first_response_can_be_retried_by_the_callers_library(self):
         attempts = 0
 
