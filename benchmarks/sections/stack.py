@@ -41,6 +41,7 @@ OPEN_COLUMNS = [
     "tokens/s",
     "first token p50 ms",
     "p99 ms",
+    "added p50 ms",
     "between tokens p50 ms",
     "p99 ms ",
 ]
@@ -52,6 +53,15 @@ class StackRun:
 
     summary: Summary
     cpu_seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRun:
+    """One open loop, at a share of the capacity."""
+
+    share: float
+    requests_per_second: float
+    summary: Summary
 
 
 Runs = dict[int, list[StackRun]]  # by rows in flight, one per repetition
@@ -75,9 +85,10 @@ async def _measure(options: BenchOptions, words: PromptWords, section: Section) 
                 await bench.warm_up()
                 through, alone = await bench.closed()
                 section.tables += [_closed_table(through, alone), _cpu_table(through, alone)]
-                section.checks = _checks(through, alone, options.served)
+                opened = await bench.open()
+                section.tables.append(_open_table(opened))
+                section.checks = _checks(through, alone, opened, options.served)
                 section.plots = [_plot(through, alone)]
-                section.tables.append(await bench.open())
                 section.tables.append(_memory_table(bench.pids))
 
 
@@ -116,19 +127,19 @@ class _Bench:
                 alone[rows].append(await self._alone(requests, rows))
         return through, alone
 
-    async def open(self) -> Table:
+    async def open(self) -> list[OpenRun]:
         """Mixed lengths: the capacity in a closed loop, then arrivals by chance at shares of it."""
         options = self._options
         requests = self._words.requests(options.open_requests, options.mixed, variant=0)
         capacity = (await self._through(requests, PROMISED_ROWS)).summary
-        rows: list[list[Cell]] = []
+        runs: list[OpenRun] = []
         for place, share in enumerate(LOADS, start=1):
             rate = share * capacity.requests / capacity.seconds
             arrivals = poisson_arrivals(len(requests), rate, seed=place)
             fresh = self._words.requests(options.open_requests, options.mixed, variant=place)
             heard = await asyncio.to_thread(self._client.ask, GatewayClient.open, fresh, arrivals)
-            rows.append([f"{share:.0%}", rate, heard.tokens_per_second, *_latencies_ms([heard])])
-        return Table("Open loop, mixed lengths, arrivals by chance (Poisson)", OPEN_COLUMNS, rows)
+            runs.append(OpenRun(share, rate, heard))
+        return runs
 
     async def _through(self, requests: list[Request], rows: int) -> StackRun:
         meter = CpuMeter(self.pids)
@@ -165,6 +176,19 @@ def _closed_table(through: Runs, alone: Runs) -> Table:
     return Table("Closed loop", CLOSED_COLUMNS, rows)
 
 
+def _open_table(opened: list[OpenRun]) -> Table:
+    rows: list[list[Cell]] = []
+    for run in opened:
+        first_p50, first_p99, gap_p50, gap_p99 = _latencies_ms([run.summary])
+        load: list[Cell] = [f"{run.share:.0%}", run.requests_per_second, run.summary.tokens_per_second]
+        rows.append([*load, first_p50, first_p99, _opened_added_ms(run), gap_p50, gap_p99])
+    return Table("Open loop, mixed lengths, arrivals by chance (Poisson)", OPEN_COLUMNS, rows)
+
+
+def _opened_added_ms(run: OpenRun) -> float | None:
+    return None if run.summary.added_p50 is None else run.summary.added_p50 * 1000
+
+
 def _cpu_table(through: Runs, alone: Runs) -> Table:
     names = list(next(iter(through.values()))[0].cpu_seconds)
     rows: list[list[Cell]] = [[name, *(_cpu_per_token(runs, name) for runs in through.values())] for name in names]
@@ -181,7 +205,7 @@ def _memory_table(pids: Mapping[str, int]) -> Table:
     return Table("Memory of each process", ["process", "most resident MiB"], rows)
 
 
-def _checks(through: Runs, alone: Runs, served: str) -> list[Check]:
+def _checks(through: Runs, alone: Runs, opened: list[OpenRun], served: str) -> list[Check]:
     kept, added = None, None
     if PROMISED_ROWS in through:
         kept = median_ratio(_rates(through[PROMISED_ROWS]), _rates(alone[PROMISED_ROWS]))
@@ -189,6 +213,10 @@ def _checks(through: Runs, alone: Runs, served: str) -> list[Check]:
     return [
         Check(f"share of the engine's throughput, {served}, {PROMISED_ROWS} in flight", kept, at_least=KEPT_FLOOR),
         Check(f"ms added to the first token, {PROMISED_ROWS} in flight", added, at_most=ADDED_CEILING_MS),
+        *(
+            Check(f"ms added to the first token, {run.share:.0%} load", _opened_added_ms(run), at_most=ADDED_CEILING_MS)
+            for run in opened
+        ),
     ]
 
 
