@@ -15,9 +15,6 @@ from tokenizer_service.loaded_tokenizer import LoadedTokenizer
 from tokenizer_service.templates.chat_rendering import ChatRendering, Renderer
 from tokenizer_service.work_pool import WorkPool
 
-# Bytes that are encoded at once: half a millisecond, where another thread takes as long to come and go on busy cores.
-_SHORT = 1024
-
 
 @dataclass(frozen=True, slots=True)
 class EncodeOptions:
@@ -50,8 +47,8 @@ class Encoder:
     async def encode_prompts(self, texts: Sequence[str], options: EncodeOptions) -> list[EncodedRow]:
         """Return one row per text. Errors: InvalidInput, EncodeQueueFull."""
         _check(options)
-        size = self._check_prompts(texts)
-        rows = await self._pool.run_if_large(size, lambda: self._encode_prompts(texts, options), small=_SHORT)
+        self._check_prompts(texts)
+        rows = await self._pool.run(lambda: self._encode_prompts(texts, options))
         for index, row in enumerate(rows):
             if not row.ids:
                 raise InvalidInput(f"prompts.texts[{index}]", "has no tokens")
@@ -64,13 +61,12 @@ class Encoder:
         """
         _check(options)
         text = await self._rendering.render(chat, parse_special_tokens=options.parse_special_tokens)
-        row = await self._pool.run_if_large(len(text.renamed), lambda: self._encode_chat(text, options), small=_SHORT)
+        row = await self._pool.run(lambda: self._encode_chat(text, options))
         if not row.ids:
             raise InvalidInput("messages", "the chat template makes no tokens of them")
         return row
 
-    def _check_prompts(self, texts: Sequence[str]) -> int:
-        """Return the size of `texts` in bytes. Errors: InvalidInput."""
+    def _check_prompts(self, texts: Sequence[str]) -> None:
         if not texts:
             raise InvalidInput("prompts.texts", "at least one text is needed")
         for index, text in enumerate(texts):
@@ -79,7 +75,6 @@ class Encoder:
         size = sum(len(text.encode()) for text in texts)
         if size > self.max_input_bytes:
             raise InvalidInput("prompts.texts", f"{size} bytes of text, at most {self.max_input_bytes} are taken")
-        return size
 
     def _encode_prompts(self, texts: Sequence[str], options: EncodeOptions) -> list[EncodedRow]:
         tokenizer = self._tokenizer.backend if options.parse_special_tokens else self._controls.plain

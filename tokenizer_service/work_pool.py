@@ -39,9 +39,9 @@ class WorkPool:
         # A thread cannot be stopped: when the caller leaves, its place stays taken until the work has ended.
         return await asyncio.shield(running)
 
-    async def run_if_large(self, size: int, work: Callable[[], _Result], *, small: int = _SMALL) -> _Result:
-        """As `run`; but work on at most `small` bytes, or tokens, is done at once, where it keeps nobody waiting."""
-        return work() if size <= small else await self.run(work)
+    async def run_if_large(self, size: int, work: Callable[[], _Result]) -> _Result:
+        """As `run`; but work on so few bytes, or tokens, is done at once, where it keeps nobody waiting."""
+        return work() if size <= _SMALL else await self.run(work)
 
     async def close(self) -> None:
         """Wait for what runs (milliseconds) and end the threads."""
