@@ -22,3 +22,15 @@ class Deadline:
     def remaining(self) -> float | None:
         """Seconds left, at least 0; None: no deadline."""
         return None if self.at is None else max(0.0, self.at - self.clock())
+
+
+@dataclass(frozen=True, slots=True)
+class DeadlineLimits:
+    """What holds for every call, in seconds: nothing is worked on for ever."""
+
+    default: float  # where the caller gives none
+    longest: float
+
+    def deadline(self, asked_for: float | None) -> Deadline:
+        """The deadline of a call whose caller waits for so many seconds from now; None: the caller does not say."""
+        return Deadline.after(min(self.longest, self.default if asked_for is None else asked_for))

@@ -36,7 +36,7 @@ from gateway.text.artefact import TokenizerArtefact
 from gateway.text.detokenizer import Detokenizer
 from gateway.text.output_text import OutputText
 from gateway.text.stop_strings import StopMatcher, StopStrings
-from rpc.errors import ServiceError, internal
+from rpc.errors import ServiceError, deadline_exceeded, internal
 from rpc.seeds import mix64
 
 
@@ -88,11 +88,13 @@ class Pipeline:
         arrived = self.clock()
         async with AsyncExitStack() as request:
             try:
-                async with asyncio.timeout(generation.stopping.time_limit_seconds):
+                async with asyncio.timeout(_shorter(generation.stopping.time_limit_seconds, deadline.remaining())):
                     await request.enter_async_context(self.admission.admitted())
                     prompts = await self.tokenizers.encode(model, generation, deadline)
                     artefact = await self.tokenizers.artefact(model, prompts.vocabulary_fingerprint)
             except TimeoutError:
+                if deadline.remaining() == 0:
+                    raise deadline_exceeded() from None
                 for event in expired(generation, model, self.clock() - arrived):
                     yield event
                 return
@@ -132,6 +134,10 @@ class Pipeline:
                 yield event
         if not all(output.is_ended for output in outputs):
             raise failure
+
+
+def _shorter(*seconds: float | None) -> float | None:
+    return min((one for one in seconds if one is not None), default=None)
 
 
 def make_outputs(generation: Generation, plan: RowPlan, artefact: TokenizerArtefact, arrived: float) -> list[Output]:

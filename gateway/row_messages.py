@@ -60,6 +60,7 @@ def _row_params(row: Row) -> worker_pb2.RowParams:
         max_new_tokens=row.max_new_tokens,
         min_new_tokens=row.min_new_tokens,
         cache_salt=row.cache_salt,
+        generated_prefix=row.generated_prefix,
         output=generation_pb2.OutputOptions(
             logprobs=row.logprobs is not None,
             prompt_logprobs=row.prompt_logprobs is not None,

@@ -10,11 +10,13 @@ from typing import NoReturn
 import grpc
 
 from gateway.admission import Admission
+from gateway.deadline import DeadlineLimits
+from gateway.fleet.targets import Source, TargetError, source_of
+from gateway.fleet.worker_pool import WorkerPool
 from gateway.pipeline import Pipeline
 from gateway.servicer import InferenceServicer
 from gateway.settings import GatewaySettings
 from gateway.tokenizer_client import UNUSABLE_TOKENIZER, TokenizerClient
-from gateway.worker_pool import WorkerPool
 from rpc import log
 from rpc.errors import ServiceError
 from rpc.lifecycle import StartError
@@ -32,13 +34,18 @@ class GatewayService:
 
     def __init__(self, settings: GatewaySettings) -> None:
         self._admission = Admission(settings.max_inflight, settings.max_queue)
-        self._workers = WorkerPool(settings.worker, settings.default_max_new_tokens)
+        self._workers = WorkerPool(
+            [_source(target, settings.dns_server) for target in settings.worker],
+            settings.default_max_new_tokens,
+            failover_seconds=settings.failover_seconds,
+        )
         self._tokenizers = TokenizerClient(settings.tokenizer)
+        self._deadlines = DeadlineLimits(settings.default_deadline_seconds, settings.max_deadline_seconds)
 
     def register(self, server: grpc.aio.Server) -> None:
         """Add the servicer."""
         pipeline = Pipeline(self._admission, self._tokenizers, self._workers)
-        servicer = InferenceServicer(pipeline, self._workers, self._tokenizers)
+        servicer = InferenceServicer(pipeline, self._workers, self._tokenizers, self._deadlines)
         gateway_pb2_grpc.add_InferenceServiceServicer_to_server(servicer, server)
 
     async def start(self) -> None:
@@ -74,3 +81,10 @@ class GatewayService:
         """Close the clients."""
         await self._workers.close()
         await self._tokenizers.close()
+
+
+def _source(target: str, dns_server: str) -> Source:
+    try:
+        return source_of(target, dns_server)
+    except TargetError as error:
+        raise StartError(f"--worker: {error}") from None

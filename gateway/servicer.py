@@ -8,7 +8,8 @@ from typing import Any
 
 import grpc
 
-from gateway.deadline import Deadline
+from gateway.deadline import DeadlineLimits
+from gateway.fleet.worker_pool import WorkerPool
 from gateway.generation import Event, Generation, OutputFailed, OutputFinished
 from gateway.model_description import public_model
 from gateway.models import ServedModel
@@ -17,7 +18,6 @@ from gateway.requests import generation_from_chat, generation_from_prompts
 from gateway.responses import CollectedOutputs, event_fields
 from gateway.row_plan import check_vocabulary
 from gateway.tokenizer_client import TokenizerClient
-from gateway.worker_pool import WorkerPool
 from rpc.call_record import count_tokens
 from rpc.errors import ServiceError, invalid_field
 from tokenmill.v1 import gateway_pb2, gateway_pb2_grpc
@@ -28,8 +28,11 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class InferenceServicer(gateway_pb2_grpc.InferenceServiceServicer):
     """Answers the public API; holds no state of its own."""
 
-    def __init__(self, pipeline: Pipeline, workers: WorkerPool, tokenizers: TokenizerClient) -> None:
+    def __init__(
+        self, pipeline: Pipeline, workers: WorkerPool, tokenizers: TokenizerClient, deadlines: DeadlineLimits
+    ) -> None:
         self._pipeline = pipeline
+        self._deadlines = deadlines
         self._workers = workers
         self._tokenizers = tokenizers
 
@@ -72,7 +75,9 @@ class InferenceServicer(gateway_pb2_grpc.InferenceServiceServicer):
             else:
                 generation = generation_from_prompts(request.generate, counting=True)
             model = self._workers.find(generation.model)
-            prompts = await self._tokenizers.encode(model, generation, Deadline.after(context.time_remaining()))
+            prompts = await self._tokenizers.encode(
+                model, generation, self._deadlines.deadline(context.time_remaining())
+            )
             check_vocabulary(generation, prompts, model)
         except ServiceError as error:
             raise error.with_prefix(f"{kind}.") from None
@@ -104,7 +109,7 @@ class InferenceServicer(gateway_pb2_grpc.InferenceServiceServicer):
 
     async def _events(self, generation: Generation, context: Context) -> AsyncGenerator[Event, None]:
         """The pipeline's events; the failure of a single output is the call's."""
-        deadline = Deadline.after(context.time_remaining())
+        deadline = self._deadlines.deadline(context.time_remaining())
         model = self._workers.find(generation.model)
         is_single = generation.prompt_count * generation.n == 1
         prompt_tokens = completion_tokens = 0

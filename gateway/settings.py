@@ -13,11 +13,24 @@ class GatewaySettings(ServiceSettings):
 
     port: int = option("port to listen on; 0 picks a free one", 50051, at_least=0, at_most=65535)
     tokenizer: tuple[str, ...] = option("host:port of a tokenizer service; repeatable")
-    worker: tuple[str, ...] = option("host:port of a model worker; repeatable")
+    worker: tuple[str, ...] = option(
+        "host:port of a model worker; or dns:name:port, for all addresses of a name, or file:path, for all lines of a "
+        "file, both watched; repeatable"
+    )
+    dns_server: str = option("IP address and port of the name server that is asked; empty: the system's", "")
     default_max_new_tokens: int = option(
         "bound of an output for requests that give no max_new_tokens", 1024, at_least=1, at_most=1_000_000
     )
     max_inflight: int = option("requests that are worked on at once", 256, at_least=1, at_most=100_000)
     max_queue: int = option(
         "requests that wait for that at most; beyond it they are refused", 1024, at_least=0, at_most=100_000
+    )
+    default_deadline_seconds: float = option(
+        "how long a call may take whose caller gives no deadline", 600.0, at_least=0.001, at_most=86400
+    )
+    max_deadline_seconds: float = option(
+        "how long a call may take at most, whatever its caller says", 3600.0, at_least=0.001, at_most=86400
+    )
+    failover_seconds: float = option(
+        "how long a request that has lost its worker waits for another one", 5.0, at_least=0, at_most=600
     )

@@ -35,6 +35,11 @@ class ServiceError(Exception):
         self.field = field
         self.retry_after_seconds = retry_after_seconds
 
+    @property
+    def is_unavailable(self) -> bool:
+        """Whether it is the service that failed, and not what it was asked for."""
+        return self.code is StatusCode.UNAVAILABLE
+
     def without_prefix(self, prefix: str) -> ServiceError:
         """The same error, for a caller in whose request the field does not stand below `prefix`."""
         if self.field is None or not self.field.startswith(prefix):

@@ -42,11 +42,13 @@ class ObservedCalls(RunningCalls):
     def __init__(self) -> None:
         super().__init__()
         self._changed = asyncio.Event()
+        self.begun = 0  # calls that do work
 
     @contextmanager
     def entered(self, *, is_work: bool) -> Iterator[RunningCall]:
         try:
             with super().entered(is_work=is_work) as call:
+                self.begun += is_work
                 self._changed.set()
                 yield call
         finally:

@@ -24,6 +24,8 @@ from model_worker.batching.token_stream import TokenStream
 from model_worker.engine import Draw, Engine, RowFailure, Scored, Segment
 from model_worker.sequence import FinishReason, RowParams
 
+_AHEAD = 2**62  # in the order of arrival: before all that were not lost by another worker
+
 
 class ContinuousBatch:
     """Owns the engine, the arena and all rows, on behalf of the generation thread, the only one to call it."""
@@ -86,7 +88,9 @@ class ContinuousBatch:
             sequence = new_sequence(ids, params, self._spec)
             length = last_length(sequence.prompt_tokens, params.max_new_tokens, self._spec)
             key = prefix_key((params.adapter, params.cache_salt, request), ids)
-            row = Row(sequence, stream, index, self._arrivals, arrived_at, length, key)
+            # Its caller has waited once already.
+            arrival = self._arrivals - (_AHEAD if params.generated_prefix else 0)
+            row = Row(sequence, stream, index, arrival, arrived_at, length, key)
             self._arrivals += 1
             self._roster.arrive(row, copyable(row, self._arena))
             if params.generated_prefix or length <= len(ids):

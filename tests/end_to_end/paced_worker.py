@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer
 
-from model_worker.engines.fake_engine import FakeEngine
+from model_worker.engines.fake_engine import FakeEngine, FakeModel
 from model_worker.engines.fake_faults import raise_at, seconds_per_step
 from model_worker.server import WorkerService
 from model_worker.settings import WorkerSettings
@@ -33,6 +33,7 @@ class PacedSettings(WorkerSettings):
     """A model worker whose engine is a script."""
 
     say: str = option("what every output says, over and over", "one two three ")
+    arithmetic: bool = option("say what the fake engine works out instead", False)
     step_seconds: float = option("how long one step takes", 0.0, at_least=0)
     break_at_step: int = option("the engine fails at this step; 0: never", 0, at_least=0)
 
@@ -41,10 +42,9 @@ def engine(settings: PacedSettings) -> FakeEngine:
     """What the settings describe."""
     tokenizer = Tokenizer.from_file(str(settings.model / "tokenizer.json"))
     size = max(tokenizer.get_vocab().values()) + 1
+    sizes = {"vocabulary_size": size, "context_length": CONTEXT, "kv_capacity_tokens": 2 * CONTEXT}
     script = tuple(tokenizer.encode(settings.say).ids)
-    model = Speaker(
-        vocabulary_size=size, context_length=CONTEXT, kv_capacity_tokens=2 * CONTEXT, scripts=(script,) * size
-    )
+    model = FakeModel(**sizes) if settings.arithmetic else Speaker(**sizes, scripts=(script,) * size)
     faults = [seconds_per_step(settings.step_seconds)] if settings.step_seconds else []
     if settings.break_at_step:
         faults.append(raise_at(settings.break_at_step, RuntimeError(settings.say)))

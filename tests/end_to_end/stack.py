@@ -162,7 +162,9 @@ async def running_stack(
         worker_server = await stack.enter_async_context(ready(worker_service, worker_settings))
         worker_channel = await stack.enter_async_context(open_channel(worker_server))
         gateway_settings = GatewaySettings(
-            tokenizer=(address(tier.server),), worker=(address(worker_server),), **(common | (gateway or {}))
+            tokenizer=(address(tier.server),),
+            worker=(address(worker_server),),
+            **(common | {"failover_seconds": 0} | (gateway or {})),
         )
         gateway_service = GatewayService(gateway_settings)
         gateway_server = await stack.enter_async_context(ready(gateway_service, gateway_settings))

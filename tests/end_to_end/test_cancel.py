@@ -9,6 +9,7 @@ import pytest
 
 from model_worker.engines.fake_faults import Gate
 from rpc.call import Call
+from tests.end_to_end.heard import refusal
 from tests.end_to_end.requests import Stopping, chat, generate, generate_tokens
 from tests.end_to_end.stack import gated_stack, held, reached
 from tests.end_to_end.worker_calls import Request, ask, hear_rows, start
@@ -169,6 +170,25 @@ class TestDeadlines:
         assert (await stack.idle()).step == before
         await answers(stack)
 
+    async def test_a_caller_without_a_deadline_has_the_gateways(self, tier: TokenizerTier) -> None:
+        gate = Gate()
+        limits = {"default_deadline_seconds": 0.2, "max_inflight": 1}
+        async with gated_stack(tier, gate, gateway=limits) as stack:
+            before = stack.worker_server.calls.begun
+            calls = [stack.gateway.Generate(generate_tokens(PROMPT)) for _ in range(2)]
+            for call in calls:
+                heard = await refusal(call)
+                assert (heard.code, heard.reason) == (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED")
+            await gone(stack)
+            assert stack.worker_server.calls.begun - before == 1, "what expires in the queue is never started"
+
+    async def test_no_deadline_is_later_than_the_latest(self, tier: TokenizerTier) -> None:
+        gate = Gate()
+        async with gated_stack(tier, gate, gateway={"max_deadline_seconds": 0.2}) as stack:
+            heard = await refusal(stack.gateway.Generate(generate_tokens(PROMPT), timeout=100))
+            assert heard.code is grpc.StatusCode.DEADLINE_EXCEEDED
+            await gone(stack)
+
     async def test_both_services_are_told_what_is_left(self, stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
         told: dict[str, float | None] = {}
         handled = Call.handled
@@ -183,4 +203,6 @@ class TestDeadlines:
         assert all(seconds is not None and 50 < seconds < 61 for seconds in told.values())
         told.clear()
         await stack.gateway.Chat(chat())
-        assert told == {"Chat": None, "Encode": None, "Generate": None}
+        assert told.pop("Chat") is None
+        assert set(told) == {"Encode", "Generate"}
+        assert all(seconds is not None and 500 < seconds < 601 for seconds in told.values()), "the gateway's own"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from model_worker.server import WorkerService
 from model_worker.settings import WorkerSettings
 from tests.end_to_end.requests import chat, generate, generate_tokens, message
 from tests.end_to_end.stack import NAME, TokenizerTier, address, open_channel
+from tests.gateway.fleet.name_server import name_server
 from tests.serving import RunningServer, listening, ready
 from tests.tokenizers_for_tests import unigram_tokenizer
 from tokenizer_service.server import TokenizerService
@@ -30,9 +32,11 @@ SHORT = generation_pb2.StoppingCriteria(max_new_tokens=3)
 
 
 @asynccontextmanager
-async def worker(tier: TokenizerTier, folder: Path, name: str = NAME, port: int = 0) -> AsyncIterator[RunningServer]:
+async def worker(
+    tier: TokenizerTier, folder: Path, name: str = NAME, port: int = 0, host: str = "127.0.0.1"
+) -> AsyncIterator[RunningServer]:
     """A worker of the fake engine with the vocabulary in `folder`."""
-    settings = WorkerSettings(model=folder, served_model_name=name, port=port, drain_seconds=0)
+    settings = WorkerSettings(model=folder, served_model_name=name, host=host, port=port, drain_seconds=0)
     service = WorkerService(settings, load=lambda settings, progress: FakeEngine(tier.model()))
     async with ready(service, settings) as server:
         yield server
@@ -94,6 +98,38 @@ async def test_models_that_share_a_vocabulary_each_have_their_own_template(tier:
         stub = gateway_pb2_grpc.InferenceServiceStub(await stack.enter_async_context(open_channel(server)))
         models = (await stub.ListModels(gateway_pb2.ListModelsRequest())).models
         assert {model.name: model.chat for model in models} == {"chats": True, "completes": False}
+
+
+async def test_workers_behind_a_name_are_noticed_as_they_come_and_go(tier: TokenizerTier) -> None:
+    async with AsyncExitStack() as stack:
+        names = await stack.enter_async_context(name_server())
+        first = await stack.enter_async_context(worker(tier, tier.folder, host="127.0.0.2"))
+        second = await stack.enter_async_context(worker(tier, tier.folder, host="127.0.0.3", port=first.port))
+        names.addresses["workers"] = ["127.0.0.2"]
+        settings = GatewaySettings(
+            tokenizer=(address(tier.server),),
+            worker=(f"dns:workers:{first.port}",),
+            dns_server=names.target,
+            port=0,
+            drain_seconds=0,
+        )
+        server = await stack.enter_async_context(ready(GatewayService(settings), settings))
+        stub = gateway_pb2_grpc.InferenceServiceStub(await stack.enter_async_context(open_channel(server)))
+
+        async def answered_by(wanted: RunningServer) -> None:
+            """Ask until `wanted` is the one that answers, ten times in a row; nothing may fail meanwhile."""
+            in_a_row = 0
+            while in_a_row < 10:
+                before = wanted.calls.begun
+                await stub.Generate(generate("a text", stopping=SHORT))
+                in_a_row = in_a_row + 1 if wanted.calls.begun > before else 0
+
+        await answered_by(first)
+        async with asyncio.timeout(5):
+            names.addresses["workers"] = ["127.0.0.3"]
+            await answered_by(second)
+        names.is_broken = True
+        await answered_by(second)
 
 
 async def test_a_greedy_output_is_had_again_with_its_seed_and_its_sampling(stack: Any) -> None:

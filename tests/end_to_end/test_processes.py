@@ -108,7 +108,7 @@ async def test_sigterm_turns_readiness_off_first_and_eight_streams_finish(servic
 async def test_a_worker_whose_engine_breaks_ends_streams_as_unavailable_and_itself_with_1(tier: TokenizerTier) -> None:
     flags = ["--model", str(tier.folder), "--served-model-name", NAME, "--break-at-step", "20", "--say", MARKER]
     async with ready_process(PACED_WORKER, *flags, "--step-seconds", "0.01") as (worker, worker_address):
-        gateway_flags = ["--tokenizer", address(tier.server), "--worker", worker_address]
+        gateway_flags = ["--tokenizer", address(tier.server), "--worker", worker_address, "--failover-seconds", "0"]
         async with (
             ready_process(GATEWAY, *gateway_flags) as (gateway, gateway_address),
             grpc.aio.insecure_channel(gateway_address) as channel,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -15,7 +16,7 @@ from model_worker.engine import OutOfMemory, RowFailure, Segment
 from model_worker.engines.fake_engine import FakeModel
 from model_worker.engines.fake_faults import fail_rows, memory_for
 from model_worker.sequence import FinishReason, RowParams
-from tests.model_worker.batching.rig import MODEL, Rig, Rows
+from tests.model_worker.batching.rig import LIMITS, MODEL, Rig, Rows
 from tests.model_worker.generation_support import expected, ids_of, sampled
 
 # One row's life.
@@ -170,6 +171,18 @@ PROMPT = ids_of(*range(1, 31))
 
 def samples(count: int, new_tokens: int = 6) -> Rows:
     return [(PROMPT, sampled(seed, max_new_tokens=new_tokens, ignore_eos=True)) for seed in range(count)]
+
+
+def test_what_another_worker_has_lost_goes_ahead_of_the_queue() -> None:
+    rig = Rig(limits=replace(LIMITS, max_num_seqs=1))
+    running = rig.add((ids_of(1, 2, 3), RowParams(max_new_tokens=3)))
+    rig.step()
+    waiting = rig.add((ids_of(4, 5, 6), RowParams(max_new_tokens=3)))
+    replayed = [rig.add((ids_of(7, 8, last), RowParams(max_new_tokens=4, generated_prefix=1))) for last in (1, 2)]
+    ends = []
+    for _ in rig.steps():
+        ends += [name for name in (running, waiting, *replayed) if rig.heard(name).ends and name not in ends]
+    assert ends == [running, *replayed, waiting]
 
 
 def test_samples_of_one_prompt_compute_it_once() -> None:

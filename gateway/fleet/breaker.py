@@ -1,0 +1,45 @@
+"""A circuit breaker: who has failed again and again is left alone for a while, then tried with one request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+FAILURES = 3  # in a row, until it opens
+FIRST_PAUSE_SECONDS = 1.0
+LONGEST_PAUSE_SECONDS = 30.0
+
+
+class Breaker:
+    """Of one worker. Closed; open after FAILURES in a row; then half open: one request at a time, until one succeeds.
+
+    Every mark expires: a pause ends by itself, and a trial that nobody reports on counts for one pause only.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._failures = 0
+        self._pause = FIRST_PAUSE_SECONDS
+        self._closed_until = 0.0  # nothing passes before
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nothing may pass now."""
+        return self._failures >= FAILURES and self._clock() < self._closed_until
+
+    def enter(self) -> None:
+        """Note that a request passes; half open, no other one does for as long as the last pause was."""
+        if self._failures >= FAILURES:
+            self._closed_until = self._clock() + self._pause
+
+    def succeed(self) -> None:
+        """Note that a request was answered."""
+        self._failures = 0
+        self._pause = FIRST_PAUSE_SECONDS
+
+    def fail(self) -> None:
+        """Note that a request failed for a reason of the worker's."""
+        self._failures += 1
+        if self._failures > FAILURES:
+            self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
+        if self._failures >= FAILURES:
+            self._closed_until = self._clock() + self._pause

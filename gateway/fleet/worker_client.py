@@ -1,0 +1,194 @@
+"""One model worker, from the outside: what it is, whether it takes calls, how busy it is, and calls to it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from gateway.deadline import Deadline
+from gateway.fleet.breaker import Breaker
+from gateway.fleet.choice import Candidate
+from gateway.fleet.worker_call import WorkerCall, errors_for_the_caller
+from gateway.fleet.worker_load import Report, WorkerLoad
+from gateway.generation import Row
+from gateway.model_description import describe
+from gateway.models import ServedModel
+from gateway.row_messages import start_message
+from rpc import log
+from rpc.call_record import REQUEST_ID_KEY, current_request_id
+from rpc.errors import unavailable
+from rpc.health import READINESS, SERVING
+from rpc.transport import open_channel
+from tokenmill.v1 import worker_pb2, worker_pb2_grpc
+
+LOGGER = logging.getLogger("tokenmill.gateway.worker")
+RETRY_SECONDS = 0.5  # between attempts to reach a worker that cannot be watched
+LEAVE_SECONDS = 2.0  # until those that take its place are ready
+DESCRIBE_TIMEOUT_SECONDS = 5.0
+
+
+class WorkerClient:
+    """Owns the channel to one worker and the tasks that watch it; event loop only.
+
+    `models` are what the worker last said that it serves: its model, then adapters. A worker that comes back with
+    another instance id is another worker: its load and its failures are its own.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        default_max_new_tokens: int,
+        on_change: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.target = target
+        self.instance_id = ""
+        self.is_leaving = False  # it gets nothing new if there is another one
+        self.models: tuple[ServedModel, ...] = ()  # empty until it was ready once
+        self.load = WorkerLoad(clock)
+        self.breaker = Breaker(clock)
+        self._on_change = on_change
+        self._default_max_new_tokens = default_max_new_tokens
+        self._clock = clock
+        self._max_rows = 0
+        self._is_serving = False
+        self._is_lost = False
+        self._calls: set[WorkerCall] = set()
+        self._idle = asyncio.Event()  # no calls
+        self._idle.set()
+        self._channel = open_channel(target)
+        self._stub: Any = worker_pb2_grpc.WorkerServiceStub(self._channel)  # untyped: the stubs know no write()
+        self._watching = [asyncio.create_task(self._for_ever(watch)) for watch in (self._readiness, self._reports)]
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it says that it takes calls, and is heard of."""
+        return self._is_serving and not self._is_lost
+
+    def candidate(self, cached_tokens: int) -> Candidate:
+        """What the choice of a worker looks at, for a request of whose prompts it has computed so much before."""
+        report = self.load.report
+        free_kv_tokens = report.kv_tokens_total - report.kv_tokens_used
+        return Candidate(self.load.work, self._max_rows, free_kv_tokens, cached_tokens)
+
+    def check(self) -> None:
+        """Give its calls up if it is silent or stuck, to be called now and then; take it back when it is not."""
+        if self._is_serving:
+            self._set_lost(is_lost=self.load.is_silent() or self.load.is_stuck())
+
+    async def leave(self) -> None:
+        """Wait a little, and until its calls have ended, then close. It is still watched meanwhile."""
+        self.is_leaving = True
+        try:
+            await asyncio.sleep(LEAVE_SECONDS)
+            await self._idle.wait()
+        finally:
+            await self.close()
+
+    async def close(self) -> None:
+        """Stop watching and close the channel."""
+        for task in self._watching:
+            task.cancel()
+        await asyncio.wait(self._watching)
+        await self._channel.close(None)
+
+    @asynccontextmanager
+    async def open(
+        self, model: ServedModel, rows: Sequence[Row], fingerprint: str, deadline: Deadline
+    ) -> AsyncIterator[WorkerCall]:
+        """Send `rows` for one of its models as one tensor; leaving the context ends the call, and with it every row.
+
+        `fingerprint` is of the vocabulary that made the ids. Errors: ServiceError.
+        """
+        start = worker_pb2.WorkerServiceGenerateRequest(start=start_message(model, rows, fingerprint))
+        metadata = ((REQUEST_ID_KEY, current_request_id()),)
+        rpc = self._stub.Generate(metadata=metadata, timeout=deadline.remaining())
+        call = WorkerCall(rpc)
+        self._calls.add(call)
+        self._idle.clear()
+        try:
+            with errors_for_the_caller():
+                await rpc.write(start)
+            yield call
+        finally:
+            rpc.cancel()
+            self._calls.discard(call)
+            if not self._calls:
+                self._idle.set()
+
+    async def _for_ever(self, watch: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                await watch()
+            except grpc.aio.AioRpcError as error:
+                log.event(LOGGER, logging.DEBUG, "worker not watched", target=self.target, code=error.code().name)
+            except Exception:  # whatever a worker says of itself, the next one to start there is looked at again
+                LOGGER.exception("worker not understood", extra={log.FIELDS: {"target": self.target}})
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def _readiness(self) -> None:
+        health: health_pb2_grpc.HealthAsyncStub = health_pb2_grpc.HealthStub(self._channel)
+        request = health_pb2.HealthCheckRequest(service=READINESS)
+        try:
+            async for answer in health.Watch(request, wait_for_ready=True):
+                await self._set_serving(is_serving=answer.status == SERVING)
+        finally:
+            await self._set_serving(is_serving=False)
+
+    async def _reports(self) -> None:
+        async for response in self._stub.WatchLoad(worker_pb2.WatchLoadRequest(), wait_for_ready=True):
+            await self._hear(response.load)
+
+    async def _hear(self, load: worker_pb2.LoadReport) -> None:
+        if load.instance_id != self.instance_id:
+            if not self._is_serving:
+                return  # it is described first, when it is ready
+            await self._describe()
+        report = Report(
+            running=load.running,
+            waiting=load.waiting,
+            queued_prompt_tokens=load.queued_prompt_tokens,
+            kv_tokens_used=load.kv_tokens_used,
+            kv_tokens_total=load.kv_tokens_total,
+            step=load.step,
+        )
+        self.load.hear(report)
+        self.check()
+
+    async def _set_serving(self, *, is_serving: bool) -> None:
+        if is_serving:
+            await self._describe()
+        if is_serving != self._is_serving:
+            log.event(LOGGER, logging.INFO, "worker ready" if is_serving else "worker not ready", target=self.target)
+        self._is_serving = is_serving
+        self._on_change()
+
+    async def _describe(self) -> None:
+        request = worker_pb2.GetWorkerRequest()
+        description = await self._stub.GetWorker(request, timeout=DESCRIBE_TIMEOUT_SECONDS)
+        if description.instance_id != self.instance_id:
+            self.instance_id = description.instance_id
+            self.load, self.breaker = WorkerLoad(self._clock), Breaker(self._clock)
+            self._is_lost = False
+        self.models = describe(description, self._default_max_new_tokens)
+        self._max_rows = description.max_num_seqs
+
+    def _set_lost(self, *, is_lost: bool) -> None:
+        if is_lost == self._is_lost:
+            return
+        self._is_lost = is_lost
+        if is_lost:
+            why = "silent" if self.load.is_silent() else "stuck"
+            log.event(LOGGER, logging.ERROR, "worker lost", target=self.target, why=why, calls=len(self._calls))
+            for call in list(self._calls):
+                call.give_up(unavailable("WORKER_LOST", "the model worker no longer answers"))
+        else:
+            log.event(LOGGER, logging.INFO, "worker found again", target=self.target)
+        self._on_change()

@@ -1,0 +1,140 @@
+"""Workers that die, freeze or leave in the middle of streams: callers see what an undisturbed run would have said."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from array import array
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+
+from gateway.server import GatewayService
+from gateway.settings import GatewaySettings
+from model_worker.engines.fake_engine import FakeModel
+from model_worker.sequence import RowParams, SamplingParams
+from tests.end_to_end.heard import Heard
+from tests.end_to_end.paced_worker import CONTEXT
+from tests.end_to_end.requests import FinishReason, OutputOptions, Sampling, Stopping, generate_tokens
+from tests.end_to_end.stack import NAME, address, open_channel
+from tests.model_worker.generation_support import expected
+from tests.processes import PACED_WORKER, ready_process
+from tests.serving import ready
+from tokenmill.v1 import gateway_pb2_grpc
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from tests.end_to_end.stack import TokenizerTier
+    from tests.processes import Process
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+TOKENS = 150
+STEP_SECONDS = 0.02
+STREAMS = 16  # half of them greedy, half of them seeded
+PROMPT = [5, 6, 7, 8]
+
+
+@dataclass
+class Fleet:
+    """Two workers in processes of their own behind a gateway."""
+
+    workers: list[Process]
+    gateway: Any
+    service: GatewayService
+
+
+@asynccontextmanager
+async def fleet(tier: TokenizerTier, workers: int = 2) -> AsyncIterator[Fleet]:
+    flags = ["--model", str(tier.folder), "--served-model-name", NAME, "--arithmetic"]
+    pace = ["--step-seconds", str(STEP_SECONDS)]
+    async with AsyncExitStack() as stack:
+        started = await asyncio.gather(
+            *(stack.enter_async_context(ready_process(PACED_WORKER, *flags, *pace)) for _ in range(workers))
+        )
+        settings = GatewaySettings(
+            tokenizer=(address(tier.server),), worker=tuple(where for _, where in started), port=0, drain_seconds=0
+        )
+        service = GatewayService(settings)
+        server = await stack.enter_async_context(ready(service, settings))
+        while len(service._workers.ready_models()) < workers:
+            await service._workers.wait_for_change()
+        channel = await stack.enter_async_context(open_channel(server))
+        yield Fleet([process for process, _ in started], gateway_pb2_grpc.InferenceServiceStub(channel), service)
+
+
+def sampling(stream: int) -> Sampling:
+    return Sampling(temperature=0) if stream < STREAMS // 2 else Sampling(temperature=1, seed=stream)
+
+
+def prompt(stream: int) -> list[int]:
+    return [*PROMPT, 10 + stream]
+
+
+def undisturbed(tier: TokenizerTier, stream: int) -> list[int]:
+    params = SamplingParams() if stream < STREAMS // 2 else SamplingParams(temperature=1.0, seed=stream)
+    model = FakeModel(
+        vocabulary_size=tier.model().vocabulary_size, context_length=CONTEXT, kv_capacity_tokens=2 * CONTEXT
+    )
+    ids, _ = expected(array("i", prompt(stream)), RowParams(sampling=params, max_new_tokens=TOKENS), model)
+    return ids
+
+
+class Streams:
+    """Sixteen calls at once."""
+
+    def __init__(self, gateway: Any) -> None:
+        self.calls = [
+            gateway.StreamGenerate(
+                generate_tokens(
+                    prompt(stream),
+                    sampling=sampling(stream),
+                    stopping=Stopping(max_new_tokens=TOKENS),
+                    output=OutputOptions(token_ids=True, logprobs=True),
+                )
+            )
+            for stream in range(STREAMS)
+        ]
+        self.heard = [Heard() for _ in self.calls]
+
+    async def begin(self) -> None:
+        """Return once each of them has had a few tokens."""
+        for call, heard in zip(self.calls, self.heard, strict=True):
+            while len(heard.delta_sizes) < 3:
+                heard.take(await call.read())
+
+    async def check(self, tier: TokenizerTier) -> None:
+        """Hear them to their ends, which are those of an undisturbed run."""
+        for stream, (call, heard) in enumerate(zip(self.calls, self.heard, strict=True)):
+            while (response := await call.read()) is not grpc.aio.EOF:
+                heard.take(response)
+            assert heard.token_ids[0] == undisturbed(tier, stream)
+            assert [one.token_id for one in heard.logprobs[0]] == heard.token_ids[0]
+            end = heard.ends[0]
+            assert end.finish.reason == FinishReason.FINISH_REASON_MAX_NEW_TOKENS
+            assert (end.usage.prompt_tokens, end.usage.completion_tokens) == (len(prompt(stream)), TOKENS)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM], ids=lambda how: how.name)
+async def test_all_streams_go_on_when_one_of_two_workers_is_lost(tier: TokenizerTier, how: signal.Signals) -> None:
+    async with fleet(tier) as two:
+        streams = Streams(two.gateway)
+        await streams.begin()
+        two.workers[0].signal(how)
+        await streams.check(tier)
+        assert two.service._admission.inflight == 0
+
+
+async def test_streams_survive_a_worker_that_was_alone_and_comes_back(tier: TokenizerTier) -> None:
+    async with fleet(tier, workers=1) as one:
+        streams = Streams(one.gateway)
+        await streams.begin()
+        one.workers[0].signal(signal.SIGSTOP)
+        (lost,) = one.service._workers._workers
+        while lost.is_ready:
+            await one.service._workers.wait_for_change()
+        one.workers[0].signal(signal.SIGCONT)
+        await streams.check(tier)
