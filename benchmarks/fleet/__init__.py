@@ -1,0 +1,1 @@
+"""Who takes a request: policies compared by simulation, without sockets or models."""
