@@ -80,7 +80,7 @@ class WorkerClient:
 
     def check(self) -> None:
         """Give its calls up if it is silent or stuck, to be called now and then; take it back when it is not."""
-        if self._is_serving:
+        if self._is_serving or self._calls:  # one that drains has calls, and may freeze all the same
             self._set_lost(is_lost=self.load.is_silent() or self.load.is_stuck())
 
     async def leave(self) -> None:
