@@ -175,10 +175,12 @@ class TestDeadlines:
         limits = {"default_deadline_seconds": 0.2, "max_inflight": 1}
         async with gated_stack(tier, gate, gateway=limits) as stack:
             before = stack.worker_server.calls.begun
-            calls = [stack.gateway.Generate(generate_tokens(PROMPT)) for _ in range(2)]
-            for call in calls:
-                heard = await refusal(call)
-                assert (heard.code, heard.reason) == (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED")
+            first = stack.gateway.Generate(generate_tokens(PROMPT), timeout=100)  # keeps the only place
+            await reached(gate)
+            heard = await refusal(stack.gateway.Generate(generate_tokens(PROMPT)))
+            assert (heard.code, heard.reason) == (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED")
+            gate.open()
+            assert (await first).usage.completion_tokens == 10
             await gone(stack)
             assert stack.worker_server.calls.begun - before == 1, "what expires in the queue is never started"
 
