@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
+from collections.abc import Sequence
 from typing import NoReturn
 
 import grpc
@@ -12,6 +12,7 @@ import grpc
 from gateway.admission import Admission
 from gateway.deadline import DeadlineLimits
 from gateway.fleet.targets import Source, TargetError, source_of
+from gateway.fleet.tokenizer_pool import TokenizerPool
 from gateway.fleet.worker_pool import WorkerPool
 from gateway.pipeline import Pipeline
 from gateway.servicer import InferenceServicer
@@ -33,13 +34,12 @@ class GatewayService:
     is_public = True
 
     def __init__(self, settings: GatewaySettings) -> None:
+        workers = _sources("--worker", settings.worker, settings.dns_server)
+        services = _sources("--tokenizer", settings.tokenizer, settings.dns_server)
         self._admission = Admission(settings.max_inflight, settings.max_queue)
-        self._workers = WorkerPool(
-            [_source(target, settings.dns_server) for target in settings.worker],
-            settings.default_max_new_tokens,
-            failover_seconds=settings.failover_seconds,
-        )
-        self._tokenizers = TokenizerClient(settings.tokenizer)
+        self._workers = WorkerPool(workers, settings.default_max_new_tokens, failover_seconds=settings.failover_seconds)
+        self._services = TokenizerPool(services, settings.tokenizer_attempt_seconds, settings.failover_seconds)
+        self._tokenizers = TokenizerClient(self._services)
         self._deadlines = DeadlineLimits(settings.default_deadline_seconds, settings.max_deadline_seconds)
 
     def register(self, server: grpc.aio.Server) -> None:
@@ -51,9 +51,16 @@ class GatewayService:
     async def start(self) -> None:
         """Wait for a worker whose model's tokenizer can be had. Errors: StartError if that can never be."""
         while not await self._can_serve_one():
-            with suppress(TimeoutError):
-                async with asyncio.timeout(RETRY_SECONDS):
-                    await self._workers.wait_for_change()
+            await self._wait_for_change()
+
+    async def _wait_for_change(self) -> None:
+        """Until something behind the gateway becomes ready, or is no longer, or a little while."""
+        changes = [asyncio.create_task(tier.wait_for_change()) for tier in (self._workers, self._services)]
+        try:
+            await asyncio.wait(changes, timeout=RETRY_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for change in changes:
+                change.cancel()
 
     async def _can_serve_one(self) -> bool:
         models = [model for model in self._workers.ready_models() if not model.is_adapter]
@@ -80,11 +87,11 @@ class GatewayService:
     async def close(self) -> None:
         """Close the clients."""
         await self._workers.close()
-        await self._tokenizers.close()
+        await self._services.close()
 
 
-def _source(target: str, dns_server: str) -> Source:
+def _sources(flag: str, targets: Sequence[str], dns_server: str) -> list[Source]:
     try:
-        return source_of(target, dns_server)
+        return [source_of(target, dns_server) for target in targets]
     except TargetError as error:
-        raise StartError(f"--worker: {error}") from None
+        raise StartError(f"{flag}: {error}") from None

@@ -12,7 +12,7 @@ class GatewaySettings(ServiceSettings):
     """Tokenmill gateway: text in, streamed text out."""
 
     port: int = option("port to listen on; 0 picks a free one", 50051, at_least=0, at_most=65535)
-    tokenizer: tuple[str, ...] = option("host:port of a tokenizer service; repeatable")
+    tokenizer: tuple[str, ...] = option("where tokenizer services are, as for --worker; repeatable")
     worker: tuple[str, ...] = option(
         "host:port of a model worker; or dns:name:port, for all addresses of a name, or file:path, for all lines of a "
         "file, both watched; repeatable"
@@ -32,5 +32,14 @@ class GatewaySettings(ServiceSettings):
         "how long a call may take at most, whatever its caller says", 3600.0, at_least=0.001, at_most=86400
     )
     failover_seconds: float = option(
-        "how long a request that has lost its worker waits for another one", 5.0, at_least=0, at_most=600
+        "how long a request that has lost its worker, or finds no tokenizer service, waits for another one",
+        5.0,
+        at_least=0,
+        at_most=600,
+    )
+    tokenizer_attempt_seconds: float = option(
+        "how long a tokenizer service may take until another one is asked; more than its --template-seconds",
+        5.0,
+        at_least=0.1,
+        at_most=600,
     )

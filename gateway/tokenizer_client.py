@@ -1,19 +1,19 @@
 """The tokenizer services, from the outside: prompts to tokens, and the tokenizer itself as a file.
 
-The border to `tokenizer.proto`. Services take turns; one that cannot be reached is passed over.
+The border to `tokenizer.proto`. Which service is asked, and who else if it fails, the pool knows.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
-from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import Any, cast
 
 import grpc
 
 from gateway.deadline import Deadline
+from gateway.fleet.tokenizer_instance import Stub
+from gateway.fleet.tokenizer_pool import TokenizerPool
 from gateway.generation import EncodedPrompts, Generation
 from gateway.models import ServedModel
 from gateway.text.artefact import ArtefactCache, CorruptArtefactError, TokenizerArtefact
@@ -21,12 +21,9 @@ from gateway.text.decoder_chain import UnsupportedDecoderError
 from gateway.text.text_pieces import UndecodableVocabularyError
 from rpc.call_record import REQUEST_ID_KEY, current_request_id
 from rpc.errors import ServiceError, unavailable, vocabulary_mismatch
-from rpc.status import translated_errors
 from rpc.token_tensors import unpack_tensor
-from rpc.transport import open_channel
-from tokenmill.v1 import tokenizer_pb2, tokenizer_pb2_grpc
+from tokenmill.v1 import tokenizer_pb2
 
-PEER = "the tokenizer service"
 # A tokenizer.json of the largest vocabularies is about 35 MB.
 MAX_ARTEFACT_BYTES = 256 * 2**20
 FETCH_TIMEOUT_SECONDS = 60.0
@@ -35,24 +32,15 @@ ASK_TIMEOUT_SECONDS = 5.0
 ANY_VOCABULARY = 2**31
 UNUSABLE_TOKENIZER = "UNUSABLE_TOKENIZER"
 
-Stub: TypeAlias = "tokenizer_pb2_grpc.TokenizerServiceAsyncStub"  # a name of the type stubs only
-Answer = TypeVar("Answer")
-
 
 class TokenizerClient:
-    """Owns the channels to the tokenizer services and the artefacts fetched from them; event loop only."""
+    """Owns the artefacts that were fetched from the tokenizer services; event loop only."""
 
-    def __init__(self, targets: Sequence[str]) -> None:
-        self._channels = [open_channel(target) for target in targets]
-        self._stubs: list[Stub] = [tokenizer_pb2_grpc.TokenizerServiceStub(channel) for channel in self._channels]
-        self._turn = itertools.count()
+    def __init__(self, services: TokenizerPool) -> None:
+        self._services = services
         self._artefacts = ArtefactCache()
         self._fetching = asyncio.Lock()  # one fetch at a time: a new vocabulary arrives with many requests at once
         self._template_fingerprints: dict[str, str] = {}
-
-    async def close(self) -> None:
-        """Close the channels."""
-        await asyncio.gather(*(channel.close(None) for channel in self._channels))
 
     async def encode(self, model: ServedModel, generation: Generation, deadline: Deadline) -> EncodedPrompts:
         """The prompts of a request as tokens. Errors: ServiceError."""
@@ -67,7 +55,7 @@ class TokenizerClient:
             return await stub.Encode(request, metadata=metadata, timeout=deadline.remaining())
 
         try:
-            response = await self._ask(encode)
+            response = await self._services.ask(encode, deadline)
         except ServiceError as error:
             raise error.without_prefix("chat.") from None
         self._template_fingerprints[model.base] = response.template_fingerprint
@@ -82,34 +70,24 @@ class TokenizerClient:
         async with self._fetching:
             known = self._artefacts.get(vocabulary_fingerprint)
             if known is None:
-                known = await self._ask(lambda stub: self._fetch(stub, model, vocabulary_fingerprint))
+                known = await self._services.ask(
+                    lambda stub: self._fetch(stub, model, vocabulary_fingerprint), Deadline(), FETCH_TIMEOUT_SECONDS
+                )
                 self._artefacts.put(known)
         return known
 
     async def template_fingerprint(self, model: ServedModel) -> str:
         """Of the model's chat template, as its tokenizer service last told; empty without one, or if none answers."""
         if model.base not in self._template_fingerprints:
+            deadline = Deadline.after(ASK_TIMEOUT_SECONDS)
             with suppress(ServiceError):
-                self._template_fingerprints[model.base] = await self._ask(lambda stub: self._ask_template(stub, model))
+                self._template_fingerprints[model.base] = await self._services.ask(
+                    lambda stub: self._ask_template(stub, model, deadline), deadline
+                )
         return self._template_fingerprints.get(model.base, "")
 
-    async def _ask(self, ask: Callable[[Stub], Awaitable[Answer]]) -> Answer:
-        """The answer of the first service, beginning with the one whose turn it is, that can be reached."""
-        first = next(self._turn)
-        failure: ServiceError = unavailable("NO_TOKENIZER", "no tokenizer service can be reached")
-        for offset in range(len(self._stubs)):
-            try:
-                with translated_errors(PEER):
-                    return await ask(self._stubs[(first + offset) % len(self._stubs)])
-            except ServiceError as error:
-                # A service with another vocabulary is passed over too: during a roll-out both are there.
-                if error.code is not grpc.StatusCode.UNAVAILABLE and error.reason != "VOCABULARY_MISMATCH":
-                    raise
-                failure = error
-        raise failure
-
-    async def _ask_template(self, stub: Stub, model: ServedModel) -> str:
-        call: Any = stub.GetTokenizer(_request(model), timeout=ASK_TIMEOUT_SECONDS)
+    async def _ask_template(self, stub: Stub, model: ServedModel, deadline: Deadline) -> str:
+        call: Any = stub.GetTokenizer(_request(model), timeout=deadline.remaining())
         try:
             response = await call.read()
         finally:

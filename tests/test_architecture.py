@@ -56,6 +56,8 @@ ONLY_IN = [
             "row_messages",
             "fleet.worker_client",
             "fleet.worker_call",
+            "fleet.tokenizer_instance",
+            "fleet.watching",
             "tokenizer_client",
         },
     ),

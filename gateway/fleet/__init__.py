@@ -1,1 +1,1 @@
-"""The model workers behind the gateway: which there are, how they are, who takes a request, and who takes it over."""
+"""What is behind the gateway: which services there are, how they are, who takes a request, and who takes it over."""

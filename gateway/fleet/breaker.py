@@ -10,9 +10,10 @@ LONGEST_PAUSE_SECONDS = 30.0
 
 
 class Breaker:
-    """Of one worker. Closed; open after FAILURES in a row; then half open: one request at a time, until one succeeds.
+    """Of one service. Closed; open after FAILURES in a row; then half open: one request at a time, until one succeeds.
 
-    Every mark expires: a pause ends by itself, and a trial that nobody reports on counts for one pause only.
+    Every mark expires: a pause ends by itself, and a trial that nobody reports on counts for one pause only. Of those
+    that fail together, as when a process dies, all but the first few tell nothing new: the pause stays the first one.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -20,6 +21,7 @@ class Breaker:
         self._failures = 0
         self._pause = FIRST_PAUSE_SECONDS
         self._closed_until = 0.0  # nothing passes before
+        self._is_tried = False  # a request has passed since it opened
 
     @property
     def is_open(self) -> bool:
@@ -29,17 +31,22 @@ class Breaker:
     def enter(self) -> None:
         """Note that a request passes; half open, no other one does for as long as the last pause was."""
         if self._failures >= FAILURES:
+            self._is_tried = True
             self._closed_until = self._clock() + self._pause
 
     def succeed(self) -> None:
         """Note that a request was answered."""
         self._failures = 0
+        self._is_tried = False
         self._pause = FIRST_PAUSE_SECONDS
 
     def fail(self) -> None:
-        """Note that a request failed for a reason of the worker's."""
-        self._failures += 1
-        if self._failures > FAILURES:
+        """Note that a request failed for a reason of the service's."""
+        if self._is_tried:
             self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
+        elif self._failures >= FAILURES:
+            return
+        self._failures += 1
+        self._is_tried = False
         if self._failures >= FAILURES:
             self._closed_until = self._clock() + self._pause

@@ -5,16 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
-
-import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gateway.deadline import Deadline
 from gateway.fleet.breaker import Breaker
 from gateway.fleet.choice import Candidate
+from gateway.fleet.watching import LEAVE_SECONDS, for_ever, readiness
 from gateway.fleet.worker_call import WorkerCall, errors_for_the_caller
 from gateway.fleet.worker_load import Report, WorkerLoad
 from gateway.generation import Row
@@ -24,13 +22,10 @@ from gateway.row_messages import start_message
 from rpc import log
 from rpc.call_record import REQUEST_ID_KEY, current_request_id
 from rpc.errors import unavailable
-from rpc.health import READINESS, SERVING
 from rpc.transport import open_channel
 from tokenmill.v1 import worker_pb2, worker_pb2_grpc
 
 LOGGER = logging.getLogger("tokenmill.gateway.worker")
-RETRY_SECONDS = 0.5  # between attempts to reach a worker that cannot be watched
-LEAVE_SECONDS = 2.0  # until those that take its place are ready
 DESCRIBE_TIMEOUT_SECONDS = 5.0
 
 
@@ -65,7 +60,8 @@ class WorkerClient:
         self._idle.set()
         self._channel = open_channel(target)
         self._stub: Any = worker_pb2_grpc.WorkerServiceStub(self._channel)  # untyped: the stubs know no write()
-        self._watching = [asyncio.create_task(self._for_ever(watch)) for watch in (self._readiness, self._reports)]
+        watches = (self._readiness, self._reports)
+        self._watching = [asyncio.create_task(for_ever(watch, target)) for watch in watches]
 
     @property
     def is_ready(self) -> bool:
@@ -123,22 +119,11 @@ class WorkerClient:
             if not self._calls:
                 self._idle.set()
 
-    async def _for_ever(self, watch: Callable[[], Awaitable[None]]) -> None:
-        while True:
-            try:
-                await watch()
-            except grpc.aio.AioRpcError as error:
-                log.event(LOGGER, logging.DEBUG, "worker not watched", target=self.target, code=error.code().name)
-            except Exception:  # whatever a worker says of itself, the next one to start there is looked at again
-                LOGGER.exception("worker not understood", extra={log.FIELDS: {"target": self.target}})
-            await asyncio.sleep(RETRY_SECONDS)
-
     async def _readiness(self) -> None:
-        health: health_pb2_grpc.HealthAsyncStub = health_pb2_grpc.HealthStub(self._channel)
-        request = health_pb2.HealthCheckRequest(service=READINESS)
         try:
-            async for answer in health.Watch(request, wait_for_ready=True):
-                await self._set_serving(is_serving=answer.status == SERVING)
+            async with aclosing(readiness(self._channel)) as states:
+                async for is_serving in states:
+                    await self._set_serving(is_serving=is_serving)
         finally:
             await self._set_serving(is_serving=False)
 

@@ -13,8 +13,9 @@ from gateway.deadline import Deadline
 from gateway.fleet.affinity import PrefixAffinity, PromptKey
 from gateway.fleet.choice import choose
 from gateway.fleet.failover import Asked, Failover
+from gateway.fleet.members import Members
 from gateway.fleet.retry_budget import RetryBudget
-from gateway.fleet.targets import Source, Targets
+from gateway.fleet.targets import Source
 from gateway.fleet.worker_client import WorkerClient
 from gateway.fleet.worker_load import Work
 from gateway.generation import Row
@@ -36,28 +37,25 @@ class WorkerPool:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """A request that has lost its worker waits `failover_seconds` for another one, if there is none."""
-        self._changed = asyncio.Event()
-        self._default_max_new_tokens = default_max_new_tokens
         self._clock = clock
         self._failover_seconds = failover_seconds
         self._budget = RetryBudget()
         self._affinity = PrefixAffinity()
         self._random = random.Random()  # noqa: S311 - who takes a request is no secret
-        self._clients: dict[str, WorkerClient] = {}  # by target
-        self._leaving: dict[asyncio.Task[None], WorkerClient] = {}
-        targets = Targets(sources, self._set_targets)
-        self._watching = [asyncio.create_task(targets.watch()), asyncio.create_task(self._check_for_ever())]
+        self._workers = Members(
+            sources, lambda target, on_change: WorkerClient(target, default_max_new_tokens, on_change, clock)
+        )
+        self._checking = asyncio.create_task(self._check_for_ever())
 
     async def close(self) -> None:
         """Close every client."""
-        for task in (*self._watching, *self._leaving):
-            task.cancel()
-        await asyncio.wait((*self._watching, *self._leaving))
-        await asyncio.gather(*(worker.close() for worker in self._clients.values()))
+        self._checking.cancel()
+        await asyncio.wait({self._checking})
+        await self._workers.close()
 
     async def wait_for_change(self) -> None:
         """Return at the next moment in which a worker becomes ready, or is no longer."""
-        await self._changed.wait()
+        await self._workers.wait_for_change()
 
     def ready_models(self) -> list[ServedModel]:
         """What the ready workers serve, one entry for each model or adapter of each worker."""
@@ -140,7 +138,7 @@ class WorkerPool:
             async with asyncio.timeout(seconds):
                 await asyncio.sleep(NOTICE_SECONDS)
                 while not self._fitting(asked):
-                    await self._changed.wait()
+                    await self._workers.wait_for_change()
                 return True
         return False
 
@@ -169,35 +167,13 @@ class WorkerPool:
             if _serves(served, asked.model) and served.vocabulary_fingerprint == asked.fingerprint
         ]
 
-    @property
-    def _workers(self) -> Collection[WorkerClient]:
-        return [*self._clients.values(), *self._leaving.values()]
-
-    def _set_targets(self, targets: frozenset[str]) -> None:
-        """Begin with those that are new. Those that are gone are left when they have finished.
-
-        They get nothing new, unless nobody else is ready: of a fleet that is replaced at once, the new one is not yet.
-        """
-        gone = [self._clients.pop(target) for target in self._clients.keys() - targets]
-        for target in sorted(targets - self._clients.keys()):
-            self._clients[target] = WorkerClient(target, self._default_max_new_tokens, self._on_change, self._clock)
-        for worker in gone:
-            leaving = asyncio.create_task(worker.leave())
-            self._leaving[leaving] = worker
-            leaving.add_done_callback(self._leaving.pop)
-        self._on_change()
-
-    def _on_change(self) -> None:
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
-
     async def _check_for_ever(self) -> None:
         while True:
             slept_at = self._clock()
             await asyncio.sleep(CHECK_SECONDS)
             if self._clock() - slept_at > 2 * CHECK_SECONDS:
                 continue  # it was we who were away: what the workers said meanwhile is still unread
-            for worker in list(self._workers):
+            for worker in self._workers:
                 worker.check()
 
 

@@ -161,11 +161,8 @@ async def running_stack(
     async with AsyncExitStack() as stack:
         worker_server = await stack.enter_async_context(ready(worker_service, worker_settings))
         worker_channel = await stack.enter_async_context(open_channel(worker_server))
-        gateway_settings = GatewaySettings(
-            tokenizer=(address(tier.server),),
-            worker=(address(worker_server),),
-            **(common | {"failover_seconds": 0} | (gateway or {})),
-        )
+        behind = {"tokenizer": (address(tier.server),), "worker": (address(worker_server),)}
+        gateway_settings = GatewaySettings(**(common | behind | {"failover_seconds": 0} | (gateway or {})))
         gateway_service = GatewayService(gateway_settings)
         gateway_server = await stack.enter_async_context(ready(gateway_service, gateway_settings))
         gateway_channel = await stack.enter_async_context(open_channel(gateway_server))

@@ -57,14 +57,18 @@ class TestLoss:
     async def test_a_tokenizer_service_that_cannot_be_reached_is_unavailable(self, tier: TokenizerTier) -> None:
         async with running_stack(tier) as stack:
             settings = GatewaySettings(
-                tokenizer=(nobody(),), worker=(address(stack.worker_server),), port=0, drain_seconds=0
+                tokenizer=(nobody(),),
+                worker=(address(stack.worker_server),),
+                port=0,
+                drain_seconds=0,
+                failover_seconds=0,
             )
             gateway = GatewayService(settings)
             async with listening(gateway, settings) as server, open_channel(server) as channel:
                 await a_model(gateway)
                 heard = await refusal(gateway_pb2_grpc.InferenceServiceStub(channel).Generate(generate("a")))
-                assert (heard.code, heard.reason) == (CODE.UNAVAILABLE, "PEER_UNAVAILABLE")
-                assert heard.message == "the tokenizer service cannot be reached"
+                assert (heard.code, heard.reason) == (CODE.UNAVAILABLE, "NO_TOKENIZER")
+                assert heard.message == "no tokenizer service is ready"
                 assert await readiness(server) == NOT_SERVING
                 assert gateway._admission.inflight == 0
 

@@ -57,6 +57,15 @@ def test_each_failed_trial_doubles_the_pause_up_to_a_bound():
     assert pauses == [1, 2, 4, 8, 16, LONGEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS]
 
 
+def test_those_that_fail_together_count_as_one_reason_to_pause():
+    clock = Clock()
+    breaker = opened(clock)
+    for _ in range(50):
+        breaker.fail()
+    clock.now += FIRST_PAUSE_SECONDS
+    assert not breaker.is_open
+
+
 def test_retries_are_a_share_of_the_requests_beside_a_reserve():
     budget = RetryBudget()
     spent = 0
