@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from array import array
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +39,7 @@ from rpc.seeds import mix64
 from tests.gateway.artefacts_for_tests import family
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncGenerator, Callable, Sequence
 
 ARTEFACT = family("byte-level")
 PROMPT = array("i", ARTEFACT.tokenizer.encode("The quick brown fox").ids)
@@ -94,25 +94,23 @@ class Worker:
     script: Script
     rows: Sequence[Row] = ()
     stopped: list[int] = field(default_factory=list)
-    is_open: bool = False
+    is_asked: bool = False
     all_said: asyncio.Event = field(default_factory=asyncio.Event)
 
-    @asynccontextmanager
-    async def open(
-        self, model: ServedModel, rows: Sequence[Row], fingerprint: str, deadline: Deadline
-    ) -> AsyncIterator[Worker]:
-        self.rows, self.is_open = rows, True
-        try:
-            yield self
-        finally:
-            self.is_open = False
+    def ask(self, model: ServedModel, rows: Sequence[Row], fingerprint: str, deadline: Deadline) -> Worker:
+        self.rows = rows
+        return self
 
     async def events(self) -> AsyncGenerator[Sequence[RowEvent], None]:
-        for events in self.script:
-            if isinstance(events, Exception):
-                raise events
-            yield events
-        self.all_said.set()
+        self.is_asked = True
+        try:
+            for events in self.script:
+                if isinstance(events, Exception):
+                    raise events
+                yield events
+            self.all_said.set()
+        finally:
+            self.is_asked = False
 
     async def stop_row(self, row: int) -> None:
         self.stopped.append(row)
@@ -282,7 +280,7 @@ async def fail_in_the_middle(events: AsyncGenerator[Event, None], test: Bench) -
 async def test_the_workers_call_and_the_place_end_with_the_request(end: Callable[..., Any]) -> None:
     test = bench([RowTokens(0, ids_of(" jumps"))])
     await end(test.run(generation()), test)
-    assert not test.worker.is_open
+    assert not test.worker.is_asked
     assert test.admission.inflight == 0
 
 
