@@ -10,6 +10,8 @@ from typing import NoReturn
 import grpc
 
 from gateway.admission import Admission
+from gateway.aliases import AliasError, parse_aliases
+from gateway.catalogue import Catalogue
 from gateway.deadline import DeadlineLimits
 from gateway.fleet.targets import Source, TargetError, source_of
 from gateway.fleet.tokenizer_pool import TokenizerPool
@@ -34,18 +36,20 @@ class GatewayService:
     is_public = True
 
     def __init__(self, settings: GatewaySettings) -> None:
+        aliases = _aliases(settings.model_alias)
         workers = _sources("--worker", settings.worker, settings.dns_server)
         services = _sources("--tokenizer", settings.tokenizer, settings.dns_server)
         self._admission = Admission(settings.max_inflight, settings.max_queue)
         self._workers = WorkerPool(workers, settings.default_max_new_tokens, failover_seconds=settings.failover_seconds)
         self._services = TokenizerPool(services, settings.tokenizer_attempt_seconds, settings.failover_seconds)
-        self._tokenizers = TokenizerClient(self._services)
+        self._tokenizers = TokenizerClient(self._services, self._workers.vocabularies.learn)
+        self._catalogue = Catalogue(self._workers, aliases)
         self._deadlines = DeadlineLimits(settings.default_deadline_seconds, settings.max_deadline_seconds)
 
     def register(self, server: grpc.aio.Server) -> None:
         """Add the servicer."""
         pipeline = Pipeline(self._admission, self._tokenizers, self._workers)
-        servicer = InferenceServicer(pipeline, self._workers, self._tokenizers, self._deadlines)
+        servicer = InferenceServicer(pipeline, self._catalogue, self._tokenizers, self._deadlines)
         gateway_pb2_grpc.add_InferenceServiceServicer_to_server(servicer, server)
 
     async def start(self) -> None:
@@ -88,6 +92,13 @@ class GatewayService:
         """Close the clients."""
         await self._workers.close()
         await self._services.close()
+
+
+def _aliases(given: Sequence[str]) -> dict[str, str]:
+    try:
+        return parse_aliases(given)
+    except AliasError as error:
+        raise StartError(f"--model-alias: {error}") from None
 
 
 def _sources(flag: str, targets: Sequence[str], dns_server: str) -> list[Source]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
 import grpc
 
+from gateway.catalogue import Catalogue
 from gateway.deadline import DeadlineLimits
-from gateway.fleet.worker_pool import WorkerPool
 from gateway.generation import Event, Generation, OutputFailed, OutputFinished
 from gateway.model_description import public_model
 from gateway.models import ServedModel
@@ -29,11 +30,11 @@ class InferenceServicer(gateway_pb2_grpc.InferenceServiceServicer):
     """Answers the public API; holds no state of its own."""
 
     def __init__(
-        self, pipeline: Pipeline, workers: WorkerPool, tokenizers: TokenizerClient, deadlines: DeadlineLimits
+        self, pipeline: Pipeline, catalogue: Catalogue, tokenizers: TokenizerClient, deadlines: DeadlineLimits
     ) -> None:
         self._pipeline = pipeline
         self._deadlines = deadlines
-        self._workers = workers
+        self._catalogue = catalogue
         self._tokenizers = tokenizers
 
     async def Generate(self, request: gateway_pb2.GenerateRequest, context: Context) -> gateway_pb2.GenerateResponse:
@@ -74,7 +75,7 @@ class InferenceServicer(gateway_pb2_grpc.InferenceServiceServicer):
                 generation = generation_from_chat(request.chat, counting=True)
             else:
                 generation = generation_from_prompts(request.generate, counting=True)
-            model = self._workers.find(generation.model)
+            model = self._catalogue.find(generation.model)
             prompts = await self._tokenizers.encode(
                 model, generation, self._deadlines.deadline(context.time_remaining())
             )
@@ -90,15 +91,18 @@ class InferenceServicer(gateway_pb2_grpc.InferenceServiceServicer):
         self, request: gateway_pb2.ListModelsRequest, context: Context
     ) -> gateway_pb2.ListModelsResponse:
         """All models."""
-        return gateway_pb2.ListModelsResponse(models=[await self._public(model) for model in self._workers.models()])
+        models = await asyncio.gather(*map(self._public, self._catalogue.models()))
+        return gateway_pb2.ListModelsResponse(models=models)
 
     async def GetModel(self, request: gateway_pb2.GetModelRequest, context: Context) -> gateway_pb2.GetModelResponse:
         """One model."""
-        return gateway_pb2.GetModelResponse(model=await self._public(self._workers.find(request.model)))
+        return gateway_pb2.GetModelResponse(model=await self._public(self._catalogue.find(request.model)))
 
     async def _public(self, model: ServedModel) -> gateway_pb2.Model:
         template_fingerprint = await self._tokenizers.template_fingerprint(model)
-        return public_model(model, template_fingerprint, self._workers.ready_workers(model))
+        public = public_model(model, template_fingerprint, self._catalogue.ready_workers(model))
+        public.aliases.extend(self._catalogue.aliases_of(model))
+        return public
 
     async def _collect(self, generation: Generation, context: Context) -> CollectedOutputs:
         collected = CollectedOutputs(generation)
@@ -110,7 +114,7 @@ class InferenceServicer(gateway_pb2_grpc.InferenceServiceServicer):
     async def _events(self, generation: Generation, context: Context) -> AsyncGenerator[Event, None]:
         """The pipeline's events; the failure of a single output is the call's."""
         deadline = self._deadlines.deadline(context.time_remaining())
-        model = self._workers.find(generation.model)
+        model = self._catalogue.find(generation.model)
         is_single = generation.prompt_count * generation.n == 1
         prompt_tokens = completion_tokens = 0
         async with aclosing(self._pipeline.run(generation, model, deadline)) as events:

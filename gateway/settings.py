@@ -18,6 +18,9 @@ class GatewaySettings(ServiceSettings):
         "file, both watched; repeatable"
     )
     dns_server: str = option("IP address and port of the name server that is asked; empty: the system's", "")
+    model_alias: tuple[str, ...] = option(
+        "NAME=MODEL: another name for a model or an adapter, before any model that is called so; repeatable", ()
+    )
     default_max_new_tokens: int = option(
         "bound of an output for requests that give no max_new_tokens", 1024, at_least=1, at_most=1_000_000
     )

@@ -6,6 +6,7 @@ The border to `tokenizer.proto`. Which service is asked, and who else if it fail
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, cast
 
@@ -36,8 +37,10 @@ UNUSABLE_TOKENIZER = "UNUSABLE_TOKENIZER"
 class TokenizerClient:
     """Owns the artefacts that were fetched from the tokenizer services; event loop only."""
 
-    def __init__(self, services: TokenizerPool) -> None:
+    def __init__(self, services: TokenizerPool, learn: Callable[[str, str], None]) -> None:
+        """`learn` is told the fingerprint of a model's vocabulary whenever one of them says it."""
         self._services = services
+        self._learn = learn
         self._artefacts = ArtefactCache()
         self._fetching = asyncio.Lock()  # one fetch at a time: a new vocabulary arrives with many requests at once
         self._template_fingerprints: dict[str, str] = {}
@@ -59,6 +62,7 @@ class TokenizerClient:
         except ServiceError as error:
             raise error.without_prefix("chat.") from None
         self._template_fingerprints[model.base] = response.template_fingerprint
+        self._learn(model.base, response.vocabulary_fingerprint)
         rows = unpack_tensor(response.tokens, ANY_VOCABULARY)
         return EncodedPrompts(rows, response.vocabulary_fingerprint)
 
@@ -101,6 +105,7 @@ class TokenizerClient:
         try:
             async for response in call:
                 if response.HasField("info"):
+                    self._learn(model.base, response.info.vocabulary_fingerprint)
                     _check_info(response.info, model, fingerprint)
                 elif response.HasField("sha256"):
                     sha256 = response.sha256

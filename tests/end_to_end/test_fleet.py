@@ -60,7 +60,7 @@ async def test_only_workers_with_the_vocabulary_of_the_ids_are_asked(tier: Token
         ]
         gateway, settings = gateway_of(tier.server, *map(address, workers))
         server = await stack.enter_async_context(ready(gateway, settings))
-        while gateway._workers.ready_workers(gateway._workers.models()[0]) < 3:
+        while len(gateway._workers.ready_models()) < 3:
             await gateway._workers.wait_for_change()
         stub = gateway_pb2_grpc.InferenceServiceStub(await stack.enter_async_context(open_channel(server)))
         for _ in range(6):
@@ -93,7 +93,7 @@ async def test_models_that_share_a_vocabulary_each_have_their_own_template(tier:
         workers = [await stack.enter_async_context(worker(tier, tier.folder, name)) for name in ("chats", "completes")]
         gateway, gateway_settings = gateway_of(tokenizer, *map(address, workers))
         server = await stack.enter_async_context(ready(gateway, gateway_settings))
-        while len(gateway._workers.models()) < 2:
+        while len(gateway._workers.ready_models()) < 2:
             await gateway._workers.wait_for_change()
         stub = gateway_pb2_grpc.InferenceServiceStub(await stack.enter_async_context(open_channel(server)))
         models = (await stub.ListModels(gateway_pb2.ListModelsRequest())).models

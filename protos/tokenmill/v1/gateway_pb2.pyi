@@ -112,8 +112,8 @@ class GenerateRequest(_message.Message):
     ADD_SPECIAL_TOKENS_FIELD_NUMBER: _builtins.int
     TRUNCATE_PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """The served model's name, or that of an adapter served beside one. Empty: the only model served, without an adapter;
-    INVALID_ARGUMENT where there are several.
+    """The served model's name, that of an adapter served beside one, or an alias of either. Empty: the only model served,
+    without an adapter; INVALID_ARGUMENT where there are several.
     """
     n: _builtins.int
     """Outputs per prompt. Range: 1 to 64. Default: 1."""
@@ -320,8 +320,8 @@ class ChatRequest(_message.Message):
     ADD_SPECIAL_TOKENS_FIELD_NUMBER: _builtins.int
     TRUNCATE_PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """The served model's name, or that of an adapter served beside one. Empty: the only model served, without an adapter;
-    INVALID_ARGUMENT where there are several.
+    """The served model's name, that of an adapter served beside one, or an alias of either. Empty: the only model served,
+    without an adapter; INVALID_ARGUMENT where there are several.
     """
     add_generation_prompt: _builtins.bool
     """End the prompt with the opening of the assistant's turn. Default: true, or false with continue_final_message."""
@@ -558,7 +558,7 @@ class Started(_message.Message):
     request_id: _builtins.str
     """The request's id, as in the metadata."""
     model: _builtins.str
-    """The served model's name."""
+    """The model's, or adapter's, own name, also where the request has used one of its aliases or none."""
     @_builtins.property
     def sampling(self) -> _generation_pb2.SamplingParams:
         """What is effective after all defaults; logit_bias is not repeated."""
@@ -874,8 +874,9 @@ class Model(_message.Message):
     TEMPLATE_FINGERPRINT_FIELD_NUMBER: _builtins.int
     READY_WORKERS_FIELD_NUMBER: _builtins.int
     BASE_MODEL_FIELD_NUMBER: _builtins.int
+    ALIASES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """The name requests carry."""
+    """Its own name: what requests carry, unless they use one of the aliases."""
     context_length: _builtins.int
     """Prompt and output together, in tokens."""
     vocabulary_size: _builtins.int
@@ -902,6 +903,10 @@ class Model(_message.Message):
     def eos_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """End-of-sequence token ids."""
 
+    @_builtins.property
+    def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Other names that requests may carry for it, as the gateway was told to take them."""
+
     def __init__(
         self,
         *,
@@ -917,10 +922,11 @@ class Model(_message.Message):
         template_fingerprint: _builtins.str = ...,
         ready_workers: _builtins.int = ...,
         base_model: _builtins.str = ...,
+        aliases: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["default_sampling", b"default_sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "chat", b"chat", "context_length", b"context_length", "default_max_new_tokens", b"default_max_new_tokens", "default_sampling", b"default_sampling", "eos_token_ids", b"eos_token_ids", "name", b"name", "quantization", b"quantization", "ready_workers", b"ready_workers", "template_fingerprint", b"template_fingerprint", "vocabulary_fingerprint", b"vocabulary_fingerprint", "vocabulary_size", b"vocabulary_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "base_model", b"base_model", "chat", b"chat", "context_length", b"context_length", "default_max_new_tokens", b"default_max_new_tokens", "default_sampling", b"default_sampling", "eos_token_ids", b"eos_token_ids", "name", b"name", "quantization", b"quantization", "ready_workers", b"ready_workers", "template_fingerprint", b"template_fingerprint", "vocabulary_fingerprint", b"vocabulary_fingerprint", "vocabulary_size", b"vocabulary_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -975,7 +981,7 @@ class GetModelRequest(_message.Message):
 
     MODEL_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """Its name. Empty: the only one served, without an adapter."""
+    """Its name or alias. Empty: the only one served, without an adapter."""
     def __init__(
         self,
         *,
