@@ -9,12 +9,13 @@ RESERVE = 20.0  # retries that are always saved up for, when nothing much comes 
 class RetryBudget:
     """A bucket that every request fills a little and every retry empties by one."""
 
-    def __init__(self) -> None:
-        self._saved = RESERVE
+    def __init__(self, reserve: float = RESERVE) -> None:
+        """`reserve`: what it holds at most, and at first."""
+        self._reserve = self._saved = reserve
 
     def earn(self) -> None:
         """Note a request."""
-        self._saved = min(RESERVE, self._saved + SHARE)
+        self._saved = min(self._reserve, self._saved + SHARE)
 
     def spend(self) -> bool:
         """Take one retry, if there is one."""
