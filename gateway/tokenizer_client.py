@@ -101,10 +101,11 @@ class TokenizerClient:
     async def _fetch(self, stub: Stub, model: ServedModel, fingerprint: str) -> TokenizerArtefact:
         """Errors: ServiceError if it is not the tokenizer of `fingerprint`, or none that can be used here."""
         content, sha256 = bytearray(), b""
-        call: Any = stub.GetTokenizer(_request(model), timeout=FETCH_TIMEOUT_SECONDS)
+        call: Any = stub.GetTokenizer(_request(model))
         try:
             async for response in call:
                 if response.HasField("info"):
+                    self._template_fingerprints[model.base] = response.info.template_fingerprint
                     self._learn(model.base, response.info.vocabulary_fingerprint)
                     _check_info(response.info, model, fingerprint)
                 elif response.HasField("sha256"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from grpc_health.v1 import health_pb2_grpc
 
 from rpc.health import Health
 from rpc.transport import SERVER_OPTIONS
+from tests.tokenizers_for_tests import byte_level_tokenizer
 from tokenmill.v1 import tokenizer_pb2, tokenizer_pb2_grpc
 
 if TYPE_CHECKING:
@@ -26,7 +28,9 @@ class ScriptedTokenizer(tokenizer_pb2_grpc.TokenizerServiceServicer):
         self.held = 0  # calls that wait for `go`
         self.go = asyncio.Event()
         self.go.set()
-        self.fails: grpc.StatusCode | None = None
+        self.fails: grpc.StatusCode | None = None  # in the middle, where there is one
+        self.artefact = byte_level_tokenizer().to_str().encode()
+        self.sha256 = hashlib.sha256(self.artefact).digest()
         self.health = FreezableHealth()
         self.port = 0
         self._server: grpc.aio.Server | None = None
@@ -44,6 +48,17 @@ class ScriptedTokenizer(tokenizer_pb2_grpc.TokenizerServiceServicer):
             self.held -= 1
             self._changed.set()
         return tokenizer_pb2.EncodeResponse(vocabulary_fingerprint=self.name)
+
+    async def GetTokenizer(
+        self, request: tokenizer_pb2.GetTokenizerRequest, context: Any
+    ) -> AsyncIterator[tokenizer_pb2.GetTokenizerResponse]:
+        self.asked += 1
+        info = tokenizer_pb2.TokenizerInfo(vocabulary_fingerprint=self.name, template_fingerprint="t")
+        yield tokenizer_pb2.GetTokenizerResponse(info=info)
+        yield tokenizer_pb2.GetTokenizerResponse(chunk=self.artefact)
+        if self.fails is not None:
+            await context.abort(self.fails)
+        yield tokenizer_pb2.GetTokenizerResponse(sha256=self.sha256)
 
     async def holds(self, count: int) -> None:
         """Return once `count` calls wait."""
