@@ -27,9 +27,9 @@ from tokenmill.v1 import generation_pb2, worker_pb2
 RETRY_AFTER_SECONDS = 1.0
 
 
-def events_message(events: Sequence[RowEvent]) -> worker_pb2.WorkerServiceGenerateResponse:
-    """What happened to rows, as one message."""
-    return worker_pb2.WorkerServiceGenerateResponse(events=[_event_message(event) for event in events])
+def event_messages(events: Sequence[RowEvent]) -> list[worker_pb2.RowEvent]:
+    """What happened to rows, as messages."""
+    return [_event_message(event) for event in events]
 
 
 def row_error(event: FailedEvent) -> ServiceError:

@@ -24,8 +24,9 @@ from model_worker.loading.load_errors import LoadError
 from model_worker.loading.load_progress import LoadProgress, ProgressDisplay
 from model_worker.messages import defaults_message
 from model_worker.row_requests import ServedModel
+from model_worker.rows_of_call import Generating
 from model_worker.sequence import RowParams
-from model_worker.servicer import Generating, WorkerServicer
+from model_worker.servicer import WorkerServicer
 from model_worker.settings import WorkerSettings
 from rpc.fingerprint import FingerprintError, vocabulary_fingerprint
 from rpc.lifecycle import StartError

@@ -5,34 +5,23 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Any
 
 import grpc
 
-from model_worker.batching.generation_loop import GenerationLoop
-from model_worker.batching.row_events import FailedEvent, FinishedEvent
-from model_worker.batching.token_stream import TokenStream
 from model_worker.loading.load_progress import LoadProgress
-from model_worker.messages import events_message, load_report, named_errors, row_error
-from model_worker.row_requests import ServedModel, rows_from
+from model_worker.many_calls import ManyCalls
+from model_worker.messages import event_messages, load_report, named_errors
+from model_worker.rows_of_call import Generating, RowsOfCall
 from rpc.call_record import count_tokens
 from rpc.errors import ServiceError, invalid_field, unavailable
+from rpc.running_calls import CURRENT_CALLS
 from tokenmill.v1 import worker_pb2, worker_pb2_grpc
 
 MAX_REPORT_SECONDS = 1.0
 MIN_REPORT_SECONDS = 0.05
 
 Context = grpc.aio.ServicerContext[Any, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Generating:
-    """What a loaded worker generates with."""
-
-    loop: GenerationLoop
-    model: ServedModel
-    description: worker_pb2.GetWorkerResponse
 
 
 class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
@@ -60,22 +49,14 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         first = await anext(request_iterator, None)
         if first is None or not first.HasField("start"):
             raise invalid_field("message", "the first message must be start")
-        rows = rows_from(first.start, generating.model)
-        with named_errors():
-            stream = generating.loop.submit(rows)
-        stopping = asyncio.create_task(_take_stops(request_iterator, generating.loop, stream))
-        usage = dict.fromkeys(("prompt_tokens", "completion_tokens"), 0)
+        rows = RowsOfCall(generating, first.start)
+        stopping = asyncio.create_task(_take_stops(request_iterator, rows))
         try:
             with named_errors():
-                async for events in stream:
-                    for event in events:
-                        if isinstance(event, FinishedEvent):
-                            usage["prompt_tokens"] += event.usage.prompt_tokens
-                            usage["completion_tokens"] += event.usage.completion_tokens
-                    last = events[-1]
-                    failure = row_error(last) if len(rows) == 1 and isinstance(last, FailedEvent) else None
-                    if sent := events if failure is None else events[:-1]:
-                        yield events_message(sent)
+                async for events in rows.stream:
+                    told, failure = rows.told(events)
+                    if told:
+                        yield worker_pb2.WorkerServiceGenerateResponse(events=event_messages(told))
                     if failure is not None:
                         raise failure
         except ServiceError:
@@ -83,9 +64,22 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
                 raise mistake from None  # a message that is no stop_row gave the request up
             raise
         finally:
-            generating.loop.cancel(stream)
+            rows.cancel()
             stopping.cancel()
-            count_tokens(**usage)
+            count_tokens(**rows.counts)
+
+    async def GenerateMany(
+        self, request_iterator: AsyncIterator[worker_pb2.GenerateManyRequest], context: Context
+    ) -> AsyncIterator[worker_pb2.GenerateManyResponse]:
+        """Many such calls; leaving this generator, in whatever way, frees the rows of them all."""
+        calls = ManyCalls(self._generating(), CURRENT_CALLS.get())
+        listening = asyncio.create_task(calls.listen(request_iterator))
+        try:
+            async for response in calls.responses():
+                yield response
+        finally:
+            listening.cancel()
+            calls.close()
 
     async def WatchLoad(
         self, request: worker_pb2.WatchLoadRequest, context: Context
@@ -109,15 +103,13 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         return self.generating
 
 
-async def _take_stops(
-    requests: AsyncIterator[worker_pb2.WorkerServiceGenerateRequest], loop: GenerationLoop, stream: TokenStream
-) -> None:
+async def _take_stops(requests: AsyncIterator[worker_pb2.WorkerServiceGenerateRequest], rows: RowsOfCall) -> None:
     """Carry out the stops of a running request; any other message ends it. Errors: ServiceError."""
     try:
         async for request in requests:
             if not request.HasField("stop_row"):
                 raise invalid_field("message", "after start, only stop_row may follow")
-            loop.stop_row(stream, request.stop_row.row)
+            rows.stop_row(request.stop_row.row)
     except Exception:
-        loop.cancel(stream)
+        rows.cancel()
         raise

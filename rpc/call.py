@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, NoReturn
 
@@ -45,8 +45,7 @@ class Call:
         self.started = time.monotonic()
         self.request_id = (REQUEST_ID_KEY, record.request_id)
         self.is_quiet = record.method.startswith(QUIET_PREFIXES)
-        # By convention an RPC that goes on until its caller leaves is called Watch….
-        self.is_work = not self.is_quiet and not record.method.rpartition("/")[2].startswith("Watch")
+        self.is_work = not self.is_quiet and not _is_lasting(record.method.rpartition("/")[2])
 
     async def unary(self, raw: Any, context: Context) -> bytes:
         """Handle a method that answers with one message; return it encoded."""
@@ -121,7 +120,7 @@ class Call:
     async def fail(self, context: Context, error: BaseException, running: RunningCall) -> NoReturn:
         """Log how the call failed, and end it with the status that `error` stands for, or raise for the library."""
         if isinstance(error, asyncio.CancelledError) and running.interruption is not None:
-            running.task.uncancel()
+            _this_task().uncancel()
             error = running.interruption
         if isinstance(error, grpc.aio.AbortError):
             self.log(context.code().name)
@@ -138,17 +137,35 @@ class Call:
 
     def log(self, code: str, **fields: str) -> None:
         """Write the call's one log line."""
-        log.event(
-            LOGGER,
-            logging.DEBUG if self.is_quiet else logging.INFO,
-            "rpc",
-            method=self.record.method,
-            code=code,
-            duration_ms=round((time.monotonic() - self.started) * 1000, 1),
-            request_id=self.record.request_id,
-            **fields,
-            **self.record.counts,
-        )
+        log_end(self.record, time.monotonic() - self.started, code, is_quiet=self.is_quiet, fields=fields)
+
+
+def log_end(
+    record: CallRecord, seconds: float, code: str, *, fields: Mapping[str, str], is_quiet: bool = False
+) -> None:
+    """Write the log line of a call that has ended with `code` after so many seconds."""
+    log.event(
+        LOGGER,
+        logging.DEBUG if is_quiet else logging.INFO,
+        "rpc",
+        method=record.method,
+        code=code,
+        duration_ms=round(seconds * 1000, 1),
+        request_id=record.request_id,
+        **fields,
+        **record.counts,
+    )
+
+
+def _is_lasting(method: str) -> bool:
+    """Whether an RPC goes on until its caller leaves, by convention: Watch… tells, …Many carries calls of their own."""
+    return method.startswith("Watch") or method.endswith("Many")
+
+
+def _this_task() -> asyncio.Task[object]:
+    task = asyncio.current_task()
+    assert task is not None, "RPCs are handled in tasks"
+    return task
 
 
 def _is_lost_connection(error: Exception) -> bool:

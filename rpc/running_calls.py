@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 from rpc.errors import ServiceError, unavailable
@@ -17,7 +18,7 @@ CLEAN_UP_SECONDS = 5.0
 class RunningCall:
     """One RPC, as far as the shutdown has to know it."""
 
-    task: asyncio.Task[object]
+    task: asyncio.Future[object]  # done when it has ended; cancelling it ends it
     is_work: bool  # false for a subscription without an end of its own, which nobody waits for
     interruption: ServiceError | None = None  # what its caller is told if the shutdown ends it
 
@@ -34,11 +35,20 @@ class RunningCalls:
         task = asyncio.current_task()
         assert task is not None, "RPCs are handled in tasks"
         call = RunningCall(task, is_work)
-        self._calls.add(call)
+        self.add(call)
+        CURRENT_CALLS.set(self)
         try:
             yield call
         finally:
-            self._calls.discard(call)
+            self.discard(call)
+
+    def add(self, call: RunningCall) -> None:
+        """Count `call`."""
+        self._calls.add(call)
+
+    def discard(self, call: RunningCall) -> None:
+        """Count it no more."""
+        self._calls.discard(call)
 
     async def finish(self, grace_seconds: float) -> int:
         """Wait until no call does work any more, at most `grace_seconds`; then end what is left, subscriptions too.
@@ -56,6 +66,10 @@ class RunningCalls:
         return sum(call.is_work for call in left)
 
 
-async def _ended(tasks: list[asyncio.Task[object]], timeout_seconds: float) -> None:
+# Those of the server that handles the current RPC, for work that is no RPC of its own.
+CURRENT_CALLS: ContextVar[RunningCalls] = ContextVar("tokenmill_running_calls")
+
+
+async def _ended(tasks: list[asyncio.Future[object]], timeout_seconds: float) -> None:
     if tasks:
         await asyncio.wait(tasks, timeout=timeout_seconds)

@@ -88,10 +88,11 @@ def to_output_error(error: ServiceError) -> generation_pb2.OutputError:
     return message
 
 
-def from_output_error(error: generation_pb2.OutputError) -> ServiceError:
-    """The error of an output, as the error of a call."""
+def from_output_error(error: generation_pb2.OutputError, field: str = "") -> ServiceError:
+    """The error of an output, as the error of a call; `field`: the path of the field at fault, if one is."""
     retry = to_seconds(error.retry_delay) if error.HasField("retry_delay") else None
-    return ServiceError(_error_code(error.code), error.reason, error.message, retry_after_seconds=retry)
+    code = _error_code(error.code)
+    return ServiceError(code, error.reason, error.message, field=field or None, retry_after_seconds=retry)
 
 
 def to_duration(seconds: float) -> Duration:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from rpc.lifecycle import Server
 from rpc.running_calls import RunningCalls
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
 
     from rpc.lifecycle import Service
     from rpc.running_calls import RunningCall
@@ -44,18 +44,17 @@ class ObservedCalls(RunningCalls):
         self._changed = asyncio.Event()
         self.begun = 0  # calls that do work
 
-    @contextmanager
-    def entered(self, *, is_work: bool) -> Iterator[RunningCall]:
-        try:
-            with super().entered(is_work=is_work) as call:
-                self.begun += is_work
-                self._changed.set()
-                yield call
-        finally:
-            self._changed.set()
+    def add(self, call: RunningCall) -> None:
+        super().add(call)
+        self.begun += call.is_work
+        self._changed.set()
+
+    def discard(self, call: RunningCall) -> None:
+        super().discard(call)
+        self._changed.set()
 
     @property
-    def working(self) -> set[asyncio.Task[object]]:
+    def working(self) -> set[asyncio.Future[object]]:
         """The tasks of those that do work."""
         return {call.task for call in self._calls if call.is_work}
 

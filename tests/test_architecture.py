@@ -55,6 +55,7 @@ ONLY_IN = [
             "model_description",
             "row_messages",
             "fleet.worker_client",
+            "fleet.worker_session",
             "fleet.worker_call",
             "fleet.tokenizer_instance",
             "fleet.watching",
@@ -62,7 +63,7 @@ ONLY_IN = [
         },
     ),
     OnlyIn("tokenizer_service", WIRE, {"server", "servicer", "messages", "json_values", "encode_response"}),
-    OnlyIn("model_worker", WIRE, {"server", "servicer", "messages", "row_requests"}),
+    OnlyIn("model_worker", WIRE, {"server", "servicer", "messages", "row_requests", "rows_of_call", "many_calls"}),
     # The policy of the worker is torch-free: scheduler, sequences, loop, streams and servicer are not in this list.
     OnlyIn("model_worker", TENSORS, {"torch_engine"}),
     OnlyIn("tokenizer_service", {"transformers"}, {"loaded_tokenizer"}),

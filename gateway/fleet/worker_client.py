@@ -13,14 +13,14 @@ from gateway.deadline import Deadline
 from gateway.fleet.breaker import Breaker
 from gateway.fleet.choice import Candidate
 from gateway.fleet.watching import LEAVE_SECONDS, for_ever, readiness
-from gateway.fleet.worker_call import WorkerCall, errors_for_the_caller
+from gateway.fleet.worker_call import WorkerCall
 from gateway.fleet.worker_load import Report, WorkerLoad
+from gateway.fleet.worker_session import WorkerSession
 from gateway.generation import Row
 from gateway.model_description import describe
 from gateway.models import ServedModel
 from gateway.row_messages import start_message
 from rpc import log
-from rpc.call_record import REQUEST_ID_KEY, current_request_id
 from rpc.errors import unavailable
 from rpc.transport import open_channel
 from tokenmill.v1 import worker_pb2, worker_pb2_grpc
@@ -55,7 +55,7 @@ class WorkerClient:
         self._max_rows = 0
         self._is_serving = False
         self._is_lost = False
-        self._calls: set[WorkerCall] = set()
+        self._session: WorkerSession | None = None
         self._idle = asyncio.Event()  # no calls
         self._idle.set()
         self._channel = open_channel(target)
@@ -76,7 +76,7 @@ class WorkerClient:
 
     def check(self) -> None:
         """Give its calls up if it is silent or stuck, to be called now and then; take it back when it is not."""
-        if self._is_serving or self._calls:  # one that drains has calls, and may freeze all the same
+        if self._is_serving or self._running_calls:  # one that drains has calls, and may freeze all the same
             self._set_lost(is_lost=self.load.is_silent() or self.load.is_stuck())
 
     async def leave(self) -> None:
@@ -93,6 +93,8 @@ class WorkerClient:
         for task in self._watching:
             task.cancel()
         await asyncio.wait(self._watching)
+        if self._session is not None:
+            await self._session.close()
         await self._channel.close(None)
 
     @asynccontextmanager
@@ -103,21 +105,22 @@ class WorkerClient:
 
         `fingerprint` is of the vocabulary that made the ids. Errors: ServiceError.
         """
-        start = worker_pb2.WorkerServiceGenerateRequest(start=start_message(model, rows, fingerprint))
-        metadata = ((REQUEST_ID_KEY, current_request_id()),)
-        rpc = self._stub.Generate(metadata=metadata, timeout=deadline.remaining())
-        call = WorkerCall(rpc)
-        self._calls.add(call)
+        if self._session is None or self._session.is_over:
+            self._session = WorkerSession(self._stub, self._on_idle)
+        call = self._session.begin(start_message(model, rows, fingerprint), deadline)
         self._idle.clear()
         try:
-            with errors_for_the_caller():
-                await rpc.write(start)
             yield call
         finally:
-            rpc.cancel()
-            self._calls.discard(call)
-            if not self._calls:
-                self._idle.set()
+            call.end()
+
+    @property
+    def _running_calls(self) -> int:
+        return self._session.calls if self._session is not None else 0
+
+    def _on_idle(self) -> None:
+        if not self._running_calls:  # it may be of a session that has ended that the last call has
+            self._idle.set()
 
     async def _readiness(self) -> None:
         try:
@@ -171,9 +174,9 @@ class WorkerClient:
         self._is_lost = is_lost
         if is_lost:
             why = "silent" if self.load.is_silent() else "stuck"
-            log.event(LOGGER, logging.ERROR, "worker lost", target=self.target, why=why, calls=len(self._calls))
-            for call in list(self._calls):
-                call.give_up(unavailable("WORKER_LOST", "the model worker no longer answers"))
+            log.event(LOGGER, logging.ERROR, "worker lost", target=self.target, why=why, calls=self._running_calls)
+            if self._session is not None:
+                self._session.give_up(unavailable("WORKER_LOST", "the model worker no longer answers"))
         else:
             log.event(LOGGER, logging.INFO, "worker found again", target=self.target)
         self._on_change()

@@ -60,6 +60,7 @@ class TokenStream:
         self._failure: RequestFailed | None = None  # generation thread
         self._open_rows = list(range(len(self._rows)))  # reader: rows whose ending was not handed out yet
         self._waiter: asyncio.Future[None] | None = None  # reader
+        self._on_wake: collections.abc.Callable[[], None] | None = None  # reader
         self._cancelled = False  # reader
 
     def push(self, row: int, token_id: int, logprob: TokenLogprob | None = None) -> None:
@@ -101,8 +102,14 @@ class TokenStream:
 
     def wake(self) -> None:
         """Let a waiting reader look again. Called on the event loop; waking for nothing does no harm."""
-        if self._waiter is not None and not self._waiter.done():
+        if self._on_wake is not None:
+            self._on_wake()
+        elif self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+    def notify(self, on_wake: collections.abc.Callable[[], None]) -> None:
+        """For a reader of many streams, who `take`s instead of iterating: have `on_wake` called to look again."""
+        self._on_wake = on_wake
 
     def has_begun(self) -> bool:
         """Whether its reader has seen a token."""
@@ -133,17 +140,26 @@ class TokenStream:
         Errors: RequestFailed (the request failed as a whole, or was cancelled).
         """
         assert self._waiter is None, "one reader at a time"
-        while True:
-            if self._cancelled:
-                raise RequestFailed("CANCELLED", "the request was cancelled")
-            failure = self._failure  # before the rows: nothing is pushed after a failure, so no token is missed
-            if events := self._unread():
-                return events
-            if not self._open_rows:
+        while not (events := self.take()):
+            if self.is_over:
                 raise StopAsyncIteration
-            if failure is not None:
-                raise failure
             await self._woken()
+        return events
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the ending of every row was taken."""
+        return not self._open_rows
+
+    def take(self) -> list[RowEvent]:
+        """What happened since the last call, maybe nothing. Errors: RequestFailed, as of iterating."""
+        if self._cancelled:
+            raise RequestFailed("CANCELLED", "the request was cancelled")
+        failure = self._failure  # before the rows: nothing is pushed after a failure, so no token is missed
+        events = self._unread()
+        if failure is not None and not events and self._open_rows:
+            raise failure
+        return events
 
     async def _woken(self) -> None:
         self._waiter = asyncio.get_running_loop().create_future()

@@ -8,7 +8,9 @@ import grpc
 import pytest
 
 from model_worker.engines.fake_faults import Gate
+from model_worker.many_calls import ManyCalls
 from rpc.call import Call
+from rpc.status import to_seconds
 from tests.end_to_end.heard import refusal
 from tests.end_to_end.requests import Stopping, chat, generate, generate_tokens
 from tests.end_to_end.stack import gated_stack, held, reached
@@ -199,7 +201,14 @@ class TestDeadlines:
             told[call.record.method.rpartition("/")[2]] = context.time_remaining()
             return handled(call, context)
 
+        begin = ManyCalls._begin
+
+        def spy_on_worker(calls: ManyCalls, number: int, started: worker_pb2.StartCall) -> None:
+            told["Generate"] = to_seconds(started.timeout)
+            begin(calls, number, started)
+
         monkeypatch.setattr(Call, "handled", spy)
+        monkeypatch.setattr(ManyCalls, "_begin", spy_on_worker)
         await stack.gateway.Chat(chat(), timeout=60)
         assert set(told) == {"Chat", "Encode", "Generate"}
         assert all(seconds is not None and 50 < seconds < 61 for seconds in told.values())

@@ -356,6 +356,194 @@ class WorkerServiceGenerateResponse(_message.Message):
 Global___WorkerServiceGenerateResponse: _TypeAlias = WorkerServiceGenerateResponse  # noqa: Y015
 
 @_typing.final
+class StartCall(_message.Message):
+    """Begin one of many calls."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Its x-request-id."""
+    @_builtins.property
+    def start(self) -> Global___Start:
+        """As the first message of Generate; an error about it names its fields below `start.`, as there."""
+
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration:
+        """Time from its arrival after which the call ends with DEADLINE_EXCEEDED. Not given: never."""
+
+    def __init__(
+        self,
+        *,
+        start: Global___Start | None = ...,
+        timeout: _duration_pb2.Duration | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["start", b"start", "timeout", b"timeout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "start", b"start", "timeout", b"timeout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartCall: _TypeAlias = StartCall  # noqa: Y015
+
+@_typing.final
+class CallRequest(_message.Message):
+    """About one of many calls, to the worker."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALL_FIELD_NUMBER: _builtins.int
+    START_FIELD_NUMBER: _builtins.int
+    STOP_ROW_FIELD_NUMBER: _builtins.int
+    CANCEL_FIELD_NUMBER: _builtins.int
+    call: _builtins.int
+    """Chosen by the caller, and of no other call of this stream. One that is unknown or has ended is left as it is."""
+    cancel: _builtins.bool
+    """Abort every row: nothing more is said of the call, not even its end."""
+    @_builtins.property
+    def start(self) -> Global___StartCall:
+        """Begin."""
+
+    @_builtins.property
+    def stop_row(self) -> Global___StopRow:
+        """End one row."""
+
+    def __init__(
+        self,
+        *,
+        call: _builtins.int = ...,
+        start: Global___StartCall | None = ...,
+        stop_row: Global___StopRow | None = ...,
+        cancel: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "message", b"message", "start", b"start", "stop_row", b"stop_row"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call", b"call", "cancel", b"cancel", "message", b"message", "start", b"start", "stop_row", b"stop_row"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["start", "stop_row", "cancel"]  # noqa: Y015
+    _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
+
+Global___CallRequest: _TypeAlias = CallRequest  # noqa: Y015
+
+@_typing.final
+class GenerateManyRequest(_message.Message):
+    """To the worker."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALLS_FIELD_NUMBER: _builtins.int
+    RESPONSES_READ_FIELD_NUMBER: _builtins.int
+    responses_read: _builtins.int
+    """How many responses of this stream have been read. Beyond four that have not, the worker waits and merges."""
+    @_builtins.property
+    def calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___CallRequest]:
+        """In order for each call."""
+
+    def __init__(
+        self,
+        *,
+        calls: _abc.Iterable[Global___CallRequest] | None = ...,
+        responses_read: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "responses_read", b"responses_read"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GenerateManyRequest: _TypeAlias = GenerateManyRequest  # noqa: Y015
+
+@_typing.final
+class CallEnd(_message.Message):
+    """The end of one of many calls."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ERROR_FIELD_NUMBER: _builtins.int
+    FIELD_FIELD_NUMBER: _builtins.int
+    field: _builtins.str
+    """The path of the field at fault, if one is."""
+    @_builtins.property
+    def error(self) -> _generation_pb2.OutputError:
+        """Why it failed; not given: every row has ended."""
+
+    def __init__(
+        self,
+        *,
+        error: _generation_pb2.OutputError | None = ...,
+        field: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "field", b"field"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CallEnd: _TypeAlias = CallEnd  # noqa: Y015
+
+@_typing.final
+class CallResponse(_message.Message):
+    """About one of many calls, from the worker."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALL_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    call: _builtins.int
+    """Which one."""
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___RowEvent]:
+        """As in a response of Generate."""
+
+    @_builtins.property
+    def end(self) -> Global___CallEnd:
+        """After these events nothing follows."""
+
+    def __init__(
+        self,
+        *,
+        call: _builtins.int = ...,
+        events: _abc.Iterable[Global___RowEvent] | None = ...,
+        end: Global___CallEnd | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end", b"end"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call", b"call", "end", b"end", "events", b"events"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CallResponse: _TypeAlias = CallResponse  # noqa: Y015
+
+@_typing.final
+class GenerateManyResponse(_message.Message):
+    """From the worker: what happened since the last message."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALLS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___CallResponse]:
+        """One per call at most."""
+
+    def __init__(
+        self,
+        *,
+        calls: _abc.Iterable[Global___CallResponse] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GenerateManyResponse: _TypeAlias = GenerateManyResponse  # noqa: Y015
+
+@_typing.final
 class GetWorkerRequest(_message.Message):
     """Ask what this worker is."""
 

@@ -40,6 +40,11 @@ class WorkerServiceStub:
                 request_serializer=tokenmill_dot_v1_dot_worker__pb2.WorkerServiceGenerateRequest.SerializeToString,
                 response_deserializer=tokenmill_dot_v1_dot_worker__pb2.WorkerServiceGenerateResponse.FromString,
                 _registered_method=True)
+        self.GenerateMany = channel.stream_stream(
+                '/tokenmill.v1.WorkerService/GenerateMany',
+                request_serializer=tokenmill_dot_v1_dot_worker__pb2.GenerateManyRequest.SerializeToString,
+                response_deserializer=tokenmill_dot_v1_dot_worker__pb2.GenerateManyResponse.FromString,
+                _registered_method=True)
         self.GetWorker = channel.unary_unary(
                 '/tokenmill.v1.WorkerService/GetWorker',
                 request_serializer=tokenmill_dot_v1_dot_worker__pb2.GetWorkerRequest.SerializeToString,
@@ -68,6 +73,16 @@ class WorkerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GenerateMany(self, request_iterator, context):
+        """Many such calls over one stream, for a gateway with many callers: one message per step instead of one per call.
+
+        Calls begin, stop and end each on its own; one that is refused or fails leaves the others undisturbed. Ending the
+        stream, in whatever way, aborts them all; closing the sending side lets those that run end.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetWorker(self, request, context):
         """What this worker is; answers while the model is still loading.
         """
@@ -89,6 +104,11 @@ def add_WorkerServiceServicer_to_server(servicer, server):
                     servicer.Generate,
                     request_deserializer=tokenmill_dot_v1_dot_worker__pb2.WorkerServiceGenerateRequest.FromString,
                     response_serializer=tokenmill_dot_v1_dot_worker__pb2.WorkerServiceGenerateResponse.SerializeToString,
+            ),
+            'GenerateMany': grpc.stream_stream_rpc_method_handler(
+                    servicer.GenerateMany,
+                    request_deserializer=tokenmill_dot_v1_dot_worker__pb2.GenerateManyRequest.FromString,
+                    response_serializer=tokenmill_dot_v1_dot_worker__pb2.GenerateManyResponse.SerializeToString,
             ),
             'GetWorker': grpc.unary_unary_rpc_method_handler(
                     servicer.GetWorker,
@@ -129,6 +149,33 @@ class WorkerService:
             '/tokenmill.v1.WorkerService/Generate',
             tokenmill_dot_v1_dot_worker__pb2.WorkerServiceGenerateRequest.SerializeToString,
             tokenmill_dot_v1_dot_worker__pb2.WorkerServiceGenerateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GenerateMany(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/tokenmill.v1.WorkerService/GenerateMany',
+            tokenmill_dot_v1_dot_worker__pb2.GenerateManyRequest.SerializeToString,
+            tokenmill_dot_v1_dot_worker__pb2.GenerateManyResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,6 +41,12 @@ class WorkerServiceStub:
     with exactly one `finished` or `failed`; a row among several that fails alone leaves the others undisturbed, and a
     call with a single row ends with the gRPC status instead. Initial metadata leaves with the first event, not before.
     """
+    GenerateMany: _grpc.StreamStreamMultiCallable[_worker_pb2.GenerateManyRequest, _worker_pb2.GenerateManyResponse]
+    """Many such calls over one stream, for a gateway with many callers: one message per step instead of one per call.
+
+    Calls begin, stop and end each on its own; one that is refused or fails leaves the others undisturbed. Ending the
+    stream, in whatever way, aborts them all; closing the sending side lets those that run end.
+    """
     GetWorker: _grpc.UnaryUnaryMultiCallable[_worker_pb2.GetWorkerRequest, _worker_pb2.GetWorkerResponse]
     """What this worker is; answers while the model is still loading."""
     WatchLoad: _grpc.UnaryStreamMultiCallable[_worker_pb2.WatchLoadRequest, _worker_pb2.WatchLoadResponse]
@@ -58,6 +64,12 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     `start`; later ones only `stop_row`; closing the sending side means that no more stops will come. Every row ends
     with exactly one `finished` or `failed`; a row among several that fails alone leaves the others undisturbed, and a
     call with a single row ends with the gRPC status instead. Initial metadata leaves with the first event, not before.
+    """
+    GenerateMany: _aio.StreamStreamMultiCallable[_worker_pb2.GenerateManyRequest, _worker_pb2.GenerateManyResponse]  # type: ignore[assignment]
+    """Many such calls over one stream, for a gateway with many callers: one message per step instead of one per call.
+
+    Calls begin, stop and end each on its own; one that is refused or fails leaves the others undisturbed. Ending the
+    stream, in whatever way, aborts them all; closing the sending side lets those that run end.
     """
     GetWorker: _aio.UnaryUnaryMultiCallable[_worker_pb2.GetWorkerRequest, _worker_pb2.GetWorkerResponse]  # type: ignore[assignment]
     """What this worker is; answers while the model is still loading."""
@@ -79,6 +91,18 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         `start`; later ones only `stop_row`; closing the sending side means that no more stops will come. Every row ends
         with exactly one `finished` or `failed`; a row among several that fails alone leaves the others undisturbed, and a
         call with a single row ends with the gRPC status instead. Initial metadata leaves with the first event, not before.
+        """
+
+    @_abc_1.abstractmethod
+    def GenerateMany(
+        self,
+        request_iterator: _MaybeAsyncIterator[_worker_pb2.GenerateManyRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_worker_pb2.GenerateManyResponse], _abc.AsyncIterator[_worker_pb2.GenerateManyResponse]]:
+        """Many such calls over one stream, for a gateway with many callers: one message per step instead of one per call.
+
+        Calls begin, stop and end each on its own; one that is refused or fails leaves the others undisturbed. Ending the
+        stream, in whatever way, aborts them all; closing the sending side lets those that run end.
         """
 
     @_abc_1.abstractmethod

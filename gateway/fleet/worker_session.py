@@ -1,0 +1,121 @@
+"""One stream to a worker that carries all calls to it: the worker's news of them all come in one message per step."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import grpc
+
+from gateway.deadline import Deadline
+from gateway.fleet.worker_call import PEER, WorkerCall
+from rpc.call_record import current_request_id
+from rpc.errors import ServiceError, unavailable
+from rpc.status import to_duration, translated_errors
+from tokenmill.v1 import worker_pb2
+
+# The worker stops at four responses that we have not told it we have read.
+TELL_READ_AFTER = 2
+FULL_REQUEST_BYTES = 2**20  # what is beyond leaves in the next request
+
+
+class WorkerSession:
+    """Owned by the worker's client; event loop only. Once `is_over`, the next call needs another one."""
+
+    def __init__(self, stub: Any, on_idle: Callable[[], None]) -> None:
+        self._rpc = stub.GenerateMany()
+        self._on_idle = on_idle
+        self._calls: dict[int, WorkerCall] = {}
+        self._numbers = itertools.count(1)
+        self._unsent: deque[worker_pb2.CallRequest] = deque()
+        self._wanted = asyncio.Event()  # something is to be sent
+        self._read = self._told_read = 0  # responses
+        self._failure: ServiceError | None = None
+        self._tasks = [asyncio.create_task(run()) for run in (self._send, self._hear)]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it carries no calls any more."""
+        return self._failure is not None
+
+    @property
+    def calls(self) -> int:
+        """How many run."""
+        return len(self._calls)
+
+    def begin(self, start: worker_pb2.Start, deadline: Deadline) -> WorkerCall:
+        """Begin a call, which is to be ended (`WorkerCall.end`). Precondition: not over."""
+        number = next(self._numbers)
+        begin = worker_pb2.StartCall(start=start, request_id=current_request_id())
+        remaining = deadline.remaining()
+        if remaining is not None:
+            begin.timeout.CopyFrom(to_duration(remaining))
+        call = WorkerCall(number, remaining, self._ask, self._forget)
+        self._calls[number] = call
+        self._ask(worker_pb2.CallRequest(call=number, start=begin))
+        return call
+
+    def give_up(self, why: ServiceError) -> None:
+        """End every call with `why`, and the stream."""
+        self._end(why)
+        self._rpc.cancel()
+
+    async def close(self) -> None:
+        """End what is left."""
+        self.give_up(unavailable("WORKER_LOST", "the model worker was left"))
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.wait(self._tasks)
+
+    def _ask(self, request: worker_pb2.CallRequest) -> None:
+        if not self.is_over:
+            self._unsent.append(request)
+            self._wanted.set()
+
+    def _forget(self, call: WorkerCall) -> None:
+        self._calls.pop(call.number, None)
+        if not self._calls:
+            self._on_idle()
+
+    async def _send(self) -> None:
+        # What ends the stream is for `_hear` to say.
+        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            while True:
+                await self._wanted.wait()
+                self._wanted.clear()
+                while self._unsent or self._read - self._told_read >= TELL_READ_AFTER:
+                    await self._rpc.write(self._next_request())
+
+    def _next_request(self) -> worker_pb2.GenerateManyRequest:
+        self._told_read = self._read
+        request, size = worker_pb2.GenerateManyRequest(responses_read=self._read), 0
+        while self._unsent and size < FULL_REQUEST_BYTES:
+            one = self._unsent.popleft()
+            request.calls.append(one)
+            size += one.ByteSize()
+        return request
+
+    async def _hear(self) -> None:
+        try:
+            with translated_errors(PEER):
+                async for response in self._rpc:
+                    self._read += 1
+                    self._wanted.set()
+                    for said in response.calls:
+                        if call := self._calls.get(said.call):
+                            call.hear(said)
+            self._end(unavailable("WORKER_LOST", "the model worker ended the stream of its calls"))
+        except ServiceError as error:
+            self._end(error)
+        finally:
+            self._end(unavailable("WORKER_LOST", "the model worker is no longer heard"))  # unless it has ended before
+
+    def _end(self, failure: ServiceError) -> None:
+        self._failure = self._failure or failure
+        for call in list(self._calls.values()):
+            call.fail(self._failure)
+        self._unsent.clear()

@@ -1,0 +1,53 @@
+"""The rows of one call while they are generated, as the contract sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from model_worker.batching.generation_loop import GenerationLoop
+from model_worker.batching.row_events import FailedEvent, FinishedEvent, RowEvent
+from model_worker.messages import named_errors, row_error
+from model_worker.row_requests import ServedModel, rows_from
+from rpc.errors import ServiceError
+from tokenmill.v1 import worker_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class Generating:
+    """What a loaded worker generates with."""
+
+    loop: GenerationLoop
+    model: ServedModel
+    description: worker_pb2.GetWorkerResponse
+
+
+class RowsOfCall:
+    """Owned by the call; `cancel` frees them, in whatever way it ends."""
+
+    def __init__(self, generating: Generating, start: worker_pb2.Start) -> None:
+        """Submit the rows of `start`. Errors: ServiceError; then nothing was."""
+        rows = rows_from(start, generating.model)
+        self._loop = generating.loop
+        with named_errors():
+            self.stream = self._loop.submit(rows)
+        self._is_single = len(rows) == 1
+        self.counts = dict.fromkeys(("prompt_tokens", "completion_tokens"), 0)  # of the rows that have ended
+
+    def told(self, events: Sequence[RowEvent]) -> tuple[Sequence[RowEvent], ServiceError | None]:
+        """Count `events`, and what of them to say as an event: the failure of a single row is the call's."""
+        for event in events:
+            if isinstance(event, FinishedEvent):
+                self.counts["prompt_tokens"] += event.usage.prompt_tokens
+                self.counts["completion_tokens"] += event.usage.completion_tokens
+        if self._is_single and events and isinstance(last := events[-1], FailedEvent):
+            return events[:-1], row_error(last)
+        return events, None
+
+    def stop_row(self, row: int) -> None:
+        """End one row; the others go on."""
+        self._loop.stop_row(self.stream, row)
+
+    def cancel(self) -> None:
+        """Forget the rows."""
+        self._loop.cancel(self.stream)
