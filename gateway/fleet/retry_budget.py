@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 SHARE = 0.2  # retries for each request
-RESERVE = 20.0  # retries that are always saved up for, when nothing much comes in
+# Retries that are saved up for when nothing much comes in. One service that dies takes all its requests with it at once,
+# a worker 288 by its defaults (--max-num-seqs and --max-queued-rows), and each of them is to go on elsewhere.
+RESERVE = 300.0
 
 
 class RetryBudget:
     """A bucket that every request fills a little and every retry empties by one."""
 
-    def __init__(self, reserve: float = RESERVE) -> None:
-        """`reserve`: what it holds at most, and at first."""
-        self._reserve = self._saved = reserve
+    def __init__(self) -> None:
+        self._saved = RESERVE
 
     def earn(self) -> None:
         """Note a request."""
-        self._saved = min(self._reserve, self._saved + SHARE)
+        self._saved = min(RESERVE, self._saved + SHARE)
 
     def spend(self) -> bool:
         """Take one retry, if there is one."""

@@ -24,8 +24,6 @@ from rpc.errors import ServiceError, deadline_exceeded, unavailable
 
 LOGGER = logging.getLogger("tokenmill.gateway.tokenizer")
 MAX_ATTEMPTS = 3
-# Retries that are always there: when a service dies with all the calls of a busy gateway, every one of them is moved.
-RESERVE = 256.0
 EXPIRED = "DEADLINE_EXCEEDED"
 NOTICE_SECONDS = 0.05  # until a broken connection has ended the watch of readiness too
 # Others may have room; and while models or vocabularies are rolled out, they may know what this one does not.
@@ -45,7 +43,7 @@ class TokenizerPool:
         """One attempt takes `attempt_seconds` at most. Where none is ready a request waits `wait_seconds` for one."""
         self._attempt_seconds = attempt_seconds
         self._wait_seconds = wait_seconds
-        self._budget = RetryBudget(RESERVE)
+        self._budget = RetryBudget()
         self._random = random.Random()  # noqa: S311 - who takes a request is no secret
         self._members = Members(sources, lambda target, on_change: TokenizerInstance(target, on_change, clock))
 

@@ -69,7 +69,7 @@ def test_those_that_fail_together_count_as_one_reason_to_pause():
 def test_retries_are_a_share_of_the_requests_beside_a_reserve():
     budget = RetryBudget()
     spent = 0
-    for _ in range(1000):
+    for _ in range(10_000):
         budget.earn()
         spent += budget.spend()
-    assert abs(spent - (RESERVE + SHARE * 1000)) <= 1
+    assert abs(spent - (RESERVE + SHARE * 10_000)) <= 1

@@ -11,9 +11,9 @@ import pytest
 
 from gateway.deadline import Deadline
 from gateway.fleet import tokenizer_instance
-from gateway.fleet.retry_budget import SHARE
+from gateway.fleet.retry_budget import RESERVE, SHARE
 from gateway.fleet.targets import Given, ListFile
-from gateway.fleet.tokenizer_pool import MAX_ATTEMPTS, RESERVE, TokenizerPool
+from gateway.fleet.tokenizer_pool import MAX_ATTEMPTS, TokenizerPool
 from rpc.errors import ServiceError
 from tests.gateway.fleet.scripted_tokenizer import ScriptedTokenizer, scripted_tokenizers
 from tokenmill.v1 import tokenizer_pb2
