@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 SHARE = 0.2  # retries for each request
-# Retries that are saved up for when nothing much comes in. One service that dies takes all its requests with it at once,
-# a worker 288 by its defaults (--max-num-seqs and --max-queued-rows), and each of them is to go on elsewhere.
+# Retries saved up for when nothing much comes in. A service that dies takes all its requests with it at once, a worker
+# 288 by its defaults (--max-num-seqs and --max-queued-rows), and each of them is to go on elsewhere.
 RESERVE = 300.0
 
 
