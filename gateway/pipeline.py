@@ -14,7 +14,9 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from dataclasses import dataclass
 from typing import Protocol
 
-from gateway.admission import Admission
+from gateway.admission.fair_queue import Ticket
+from gateway.admission.gate import Admission
+from gateway.admission.work import estimated, planned
 from gateway.deadline import Deadline
 from gateway.generation import (
     EncodedPrompts,
@@ -86,10 +88,11 @@ class Pipeline:
     async def run(self, generation: Generation, model: ServedModel, deadline: Deadline) -> AsyncGenerator[Event, None]:
         """Generate, yielding what happens to the outputs. Errors: ServiceError, for the request as a whole."""
         arrived = self.clock()
+        ticket = Ticket(model.base, generation.tenant, generation.priority, estimated(generation, model))
         async with AsyncExitStack() as request:
             try:
                 async with asyncio.timeout(_shorter(generation.stopping.time_limit_seconds, deadline.remaining())):
-                    await request.enter_async_context(self.admission.admitted())
+                    await request.enter_async_context(self.admission.admitted(ticket))
                     prompts = await self.tokenizers.encode(model, generation, deadline)
                     artefact = await self.tokenizers.artefact(model, prompts.vocabulary_fingerprint)
             except TimeoutError:
@@ -100,6 +103,7 @@ class Pipeline:
                 return
             special_stops = artefact.special_stops(generation.stopping.stop_strings)
             plan = plan_rows(generation, prompts, model, special_stops, elapsed_seconds=self.clock() - arrived)
+            self.admission.correct(ticket, planned(plan))
             outputs = make_outputs(generation, plan, artefact, arrived)
             rows = self.workers.open(model, plan.rows, prompts.vocabulary_fingerprint, deadline)
             call = await request.enter_async_context(rows)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
 import grpc
 
-from gateway.deadline import DeadlineLimits
+from gateway.deadline import Deadline, DeadlineLimits
 from gateway.fleet.worker_pool import WorkerPool
 from gateway.generation import Event, Generation, OutputFailed, OutputFinished
 from gateway.model_description import public_model
@@ -17,6 +18,7 @@ from gateway.pipeline import Pipeline
 from gateway.requests import generation_from_chat, generation_from_prompts
 from gateway.responses import CollectedOutputs, event_fields
 from gateway.row_plan import check_vocabulary
+from gateway.tenants import tenant_of
 from gateway.tokenizer_client import TokenizerClient
 from rpc.call_record import count_tokens
 from rpc.errors import ServiceError, invalid_field
@@ -25,14 +27,28 @@ from tokenmill.v1 import gateway_pb2, gateway_pb2_grpc
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Callers:
+    """What a call says beside its request: until when its caller waits, and who that is."""
+
+    deadlines: DeadlineLimits
+    tenant_key: str
+
+    def deadline(self, context: Context) -> Deadline:
+        """Within the limits."""
+        return self.deadlines.deadline(context.time_remaining())
+
+    def tenant(self, context: Context) -> str:
+        """Empty: nobody is named. Errors: ServiceError."""
+        return tenant_of(context.invocation_metadata() or (), self.tenant_key)
+
+
 class InferenceServicer(gateway_pb2_grpc.InferenceServiceServicer):
     """Answers the public API; holds no state of its own."""
 
-    def __init__(
-        self, pipeline: Pipeline, workers: WorkerPool, tokenizers: TokenizerClient, deadlines: DeadlineLimits
-    ) -> None:
+    def __init__(self, pipeline: Pipeline, workers: WorkerPool, tokenizers: TokenizerClient, callers: Callers) -> None:
         self._pipeline = pipeline
-        self._deadlines = deadlines
+        self._callers = callers
         self._workers = workers
         self._tokenizers = tokenizers
 
@@ -75,9 +91,7 @@ class InferenceServicer(gateway_pb2_grpc.InferenceServiceServicer):
             else:
                 generation = generation_from_prompts(request.generate, counting=True)
             model = self._workers.find(generation.model)
-            prompts = await self._tokenizers.encode(
-                model, generation, self._deadlines.deadline(context.time_remaining())
-            )
+            prompts = await self._tokenizers.encode(model, generation, self._callers.deadline(context))
             check_vocabulary(generation, prompts, model)
         except ServiceError as error:
             raise error.with_prefix(f"{kind}.") from None
@@ -109,7 +123,8 @@ class InferenceServicer(gateway_pb2_grpc.InferenceServiceServicer):
 
     async def _events(self, generation: Generation, context: Context) -> AsyncGenerator[Event, None]:
         """The pipeline's events; the failure of a single output is the call's."""
-        deadline = self._deadlines.deadline(context.time_remaining())
+        deadline = self._callers.deadline(context)
+        generation = dataclasses.replace(generation, tenant=self._callers.tenant(context))
         model = self._workers.find(generation.model)
         is_single = generation.prompt_count * generation.n == 1
         prompt_tokens = completion_tokens = 0

@@ -18,7 +18,7 @@ from gateway.fleet.targets import Source, Targets
 from gateway.fleet.worker_client import WorkerClient
 from gateway.fleet.worker_load import Work
 from gateway.generation import Row
-from gateway.models import ServedModel
+from gateway.models import Capacity, ServedModel
 from rpc.errors import invalid_field, unavailable, unknown_model, vocabulary_mismatch
 
 NOTICE_SECONDS = 0.05  # until a broken connection has ended the watch of readiness too
@@ -92,6 +92,12 @@ class WorkerPool:
     def ready_workers(self, model: ServedModel) -> int:
         """How many workers take requests for `model` now."""
         return sum(ready.name == model.name for ready in self.ready_models())
+
+    def capacity(self, base: str) -> Capacity | None:
+        """What the workers that take requests for the model `base` hold at once; None: there are none."""
+        serving = [worker for worker in self._workers if worker.is_ready and worker.models[0].name == base]
+        staying = [worker.capacity for worker in serving if not worker.is_leaving]
+        return sum(staying[1:], staying[0]) if staying else None
 
     @asynccontextmanager
     async def open(

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 
-from gateway.admission import Admission
+from gateway.admission.fair_queue import Ticket
+from gateway.admission.gate import Admission
+from gateway.admission.limits import Limits
 from gateway.deadline import Deadline
 from gateway.generation import (
     EncodedPrompts,
@@ -124,7 +126,7 @@ class Bench:
 
     worker: Worker
     tokenizers: Tokenizers = field(default_factory=Tokenizers)
-    admission: Admission = field(default_factory=lambda: Admission(1, 1))
+    admission: Admission = field(default_factory=lambda: Admission(Limits(max_inflight=1, max_queue=1), lambda _: None))
     now: float = 100.0
 
     def __post_init__(self) -> None:
@@ -242,7 +244,7 @@ async def test_time_that_runs_out_while_tokenizing_ends_every_output_with_what_t
 
 async def test_time_that_runs_out_in_the_queue_leaves_the_queue() -> None:
     test = bench([finished(0)])
-    async with test.admission.admitted():
+    async with test.admission.admitted(Ticket("tiny")):
         _, end = await test.all_of(generation(stopping=Stopping(time_limit_seconds=0.01)))
         assert test.admission.queued == 0
     assert isinstance(end, OutputFinished)
