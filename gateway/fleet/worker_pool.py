@@ -22,6 +22,7 @@ from gateway.models import Capacity, ServedModel
 from rpc.errors import invalid_field, unavailable, unknown_model, vocabulary_mismatch
 
 NOTICE_SECONDS = 0.05  # until a broken connection has ended the watch of readiness too
+ROOM_SECONDS = 0.2  # until a full worker is asked again: no report says that its queue has room
 CHECK_SECONDS = 0.5  # between looks at whether workers are still heard of
 
 
@@ -149,6 +150,16 @@ class WorkerPool:
                     await self._changed.wait()
                 return True
         return False
+
+    async def wait_for_room(self, asked: Asked, lost_at: float) -> bool:
+        """Wait a little for room at workers that were full. False: `failover_seconds` have passed since `lost_at`."""
+        left = lost_at + self._failover_seconds - self._clock()
+        remaining = asked.deadline.remaining()
+        seconds = left if remaining is None else min(remaining, left)
+        if seconds <= 0:
+            return False
+        await asyncio.sleep(min(seconds, ROOM_SECONDS))
+        return True
 
     def _choose(
         self, asked: Asked, prompts: Collection[PromptKey], work: Work, avoided: Collection[str]
