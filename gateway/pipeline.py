@@ -109,12 +109,12 @@ class Pipeline:
             call = await request.enter_async_context(rows)
             # Read ahead here, inside: a request holds its place until its caller has read it, or unread text could pile
             # up without a bound.
-            async with aclosing(merged(self._follow(call, outputs, plan.started(model)))) as events:
+            async with aclosing(merged(self._follow(call, outputs, plan.started(model), ticket))) as events:
                 async for event in events:
                     yield event
 
     async def _follow(
-        self, call: RunningRows, outputs: Sequence[Output], started: Started
+        self, call: RunningRows, outputs: Sequence[Output], started: Started, ticket: Ticket
     ) -> AsyncGenerator[Event, None]:
         """Turn row events into the events of `outputs`, stopping the rows whose text has come to a stop string."""
         failure = internal()  # unless the worker says otherwise: it ended without a terminal for each row
@@ -132,6 +132,7 @@ class Pipeline:
                             await call.stop_row(output.index)
         except ServiceError as error:
             failure = error
+        self.admission.finish(ticket)
         # An output that has come to its stop string is whole, whatever became of the worker since.
         for output in outputs:
             for event in output.finish_if_matched(self.clock()):

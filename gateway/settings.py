@@ -22,7 +22,7 @@ class GatewaySettings(ServiceSettings):
         "bound of an output for requests that give no max_new_tokens", 1024, at_least=1, at_most=1_000_000
     )
     max_inflight: int = option(
-        "requests of one model that are worked on at once, at most", 256, at_least=1, at_most=100_000
+        "requests of one model that are worked on, or not read to their end, at once", 1024, at_least=1, at_most=100_000
     )
     max_inflight_rows: int | None = option(
         "outputs of one model that are; none: what its ready workers compute at once, and a little more",

@@ -33,6 +33,7 @@ class Ticket:
     number: int = 0  # in order of arrival
     queued_tokens: int = 0  # its work as estimated when it came: what is counted while it waits
     is_started: bool = False
+    is_finished: bool = False  # its workers are done with it
 
 
 class Tenant:

@@ -82,6 +82,11 @@ class Admission:
         self._lanes[ticket.model].correct(ticket, work)
         self._start(ticket.model)
 
+    def finish(self, ticket: Ticket) -> None:
+        """Let others have what an admitted request had of its workers: only its caller is not done with it."""
+        self._lanes[ticket.model].finish(ticket, self._clock())
+        self._start(ticket.model)
+
     def _start(self, model: str) -> None:
         for ticket in self._lanes[model].started(self._room(model), self._clock()):
             _tell(self._turns[ticket], None)

@@ -58,10 +58,13 @@ class Lane:
         most = self._limits.tenant_max_queue
         if most is not None and tenant.queued > most:
             last = self._queue.last_of(tenant, now)
-            others = self._queue.waiting_tenants
-            yield self._refuse(last, now, ahead=tenant.queued_tokens * others, is_tenants=True)
+            self._queue.leave(last)
+            # Those who wait share what is done.
+            yield self._refusal(last, tenant.queued_tokens * max(1, self._queue.waiting_tenants), now, is_tenants=True)
         while self._is_too_long(room):
-            yield self._refuse(self._queue.last(now), now, ahead=self._queue.queued_tokens)
+            last = self._queue.last(now)
+            self._queue.leave(last)
+            yield self._refusal(last, self._queue.queued_tokens, now)
         self._rate.watch(now, waits=self.queued > 0)
 
     def correct(self, ticket: Ticket, work: Work) -> None:
@@ -69,14 +72,21 @@ class Lane:
         self._working += work - ticket.work
         self._queue.correct(ticket, work)
 
+    def finish(self, ticket: Ticket, now: float) -> None:
+        """Give the workers' place of a started ticket to others; it stays in flight until its caller has read it."""
+        if ticket.is_finished:
+            return
+        ticket.is_finished = True
+        self._working -= ticket.work
+        # As estimated, like all that waits: if estimates are wrong, they are so on both sides.
+        self._rate.end(ticket.queued_tokens, now)
+
     def leave(self, ticket: Ticket, now: float) -> None:
         """Take a ticket out that has ended, or waits no longer."""
         self._queue.leave(ticket)
         if ticket.is_started:
             self.inflight -= 1
-            self._working -= ticket.work
-            # As estimated, like all that waits: if estimates are wrong, they are so on both sides.
-            self._rate.end(ticket.queued_tokens, now)
+            self.finish(ticket, now)
 
     def _has_place(self, ticket: Ticket, room: Room) -> bool:
         """Nobody goes past the one whose turn it is; what is more than there is goes alone."""
@@ -88,6 +98,5 @@ class Lane:
         is_too_much = self._queue.queued_tokens > room.queue_tokens and self.queued > 1
         return self.queued > self._limits.max_queue or is_too_much
 
-    def _refuse(self, ticket: Ticket, now: float, *, ahead: float, is_tenants: bool = False) -> Refused:
-        self._queue.leave(ticket)
+    def _refusal(self, ticket: Ticket, ahead: int, now: float, *, is_tenants: bool = False) -> Refused:
         return Refused(ticket, is_tenants, self._rate.seconds_for(ahead, now))

@@ -24,7 +24,7 @@ QUEUE_TIMES_INFLIGHT = 32
 class Limits:
     """What the operator says. None: from the workers or, for a tenant, no limit of its own."""
 
-    max_inflight: int = 256
+    max_inflight: int = 1024
     max_inflight_rows: int | None = None
     max_inflight_tokens: int | None = None
     max_queue: int = 1024

@@ -14,6 +14,7 @@ import pytest
 from gateway.admission.fair_queue import Ticket
 from gateway.admission.gate import Admission
 from gateway.admission.limits import Limits
+from gateway.admission.work import Work
 from gateway.deadline import Deadline
 from gateway.generation import (
     EncodedPrompts,
@@ -295,5 +296,6 @@ async def test_a_request_is_in_flight_until_its_caller_has_read_it() -> None:
     await anext(events)
     await test.worker.all_said.wait()  # read ahead, as for any slow reader
     assert test.admission.inflight == 1
+    assert test.admission._lanes["tiny"].working == Work(), "what it had of the workers is others' to have"
     assert [type(event) async for event in events] == [OutputDelta, OutputFinished]
     assert test.admission.inflight == 0

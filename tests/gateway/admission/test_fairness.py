@@ -89,8 +89,9 @@ def test_a_refused_caller_is_told_how_long_what_waits_will_take_within_a_factor_
     mean = statistics.mean(tokens(random.Random(number)) for number in range(500))
     service = mean / 100  # seconds
     caller = Caller("", every=service / places / load, tokens=tokens)
-    seconds = (20 + 4 * rounds) * service
-    record = served([caller], seconds, Limits(max_queue=max(10, 2 * rounds * places)), places=places, seed=seed)
+    queue = max(20, 2 * rounds * places)
+    seconds = (40 + 6 * queue / places) * service  # the first half for the queue to fill
+    record = served([caller], seconds, Limits(max_queue=queue), places=places, seed=seed)
     settled = [(now, refused) for now, refused in record.refused if now > seconds / 2]
     checked = 0
     for told, took in last_starts(record, iter(settled[:: len(settled) // 20 + 1])):

@@ -88,6 +88,20 @@ def test_a_higher_class_takes_the_place_of_a_lower_one_in_a_full_queue():
     assert refused.ticket is newest
 
 
+def test_what_the_workers_are_done_with_makes_place_though_nobody_has_read_it():
+    lane, limit = Lane(Limits(max_inflight=2)), Room(1, 100, 1000)
+    unread, second, third = ticket(), ticket(), ticket()
+    for one in (unread, second, third):
+        arrived(lane, one, limit)
+    lane.finish(unread, 1.0)
+    assert list(lane.started(limit, 1.0)) == [second]
+    lane.finish(second, 2.0)
+    assert list(lane.started(limit, 2.0)) == [], "so many may be unread"
+    lane.leave(unread, 3.0)
+    assert list(lane.started(limit, 3.0)) == [third]
+    assert lane.working == third.work
+
+
 def test_a_tenant_that_may_have_no_more_waiting_is_told_so():
     lane = Lane(Limits(max_inflight=1, tenant_max_queue=1))
     for _ in range(2):
@@ -99,7 +113,7 @@ def test_a_tenant_that_may_have_no_more_waiting_is_told_so():
 
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["come", "correct", "leave", "grow", "shrink"]),
+        st.sampled_from(["come", "correct", "finish", "leave", "grow", "shrink"]),
         st.sampled_from("abc"),
         st.integers(1, 100),
         st.integers(-10, 10),
@@ -126,7 +140,9 @@ def test_counts_always_add_up_and_return_to_zero_whatever_happens_when(steps: li
                 assert 0.1 <= refused.retry_after_seconds <= 60
         elif here:
             one = data.draw(st.sampled_from(here))
-            if what == "correct" and one.is_started:
+            if what == "finish" and one.is_started:
+                lane.finish(one, now)
+            if what == "correct" and one.is_started and not one.is_finished:
                 lane.correct(one, Work(1, tokens))
             if what == "leave":
                 here.remove(one)
@@ -134,7 +150,7 @@ def test_counts_always_add_up_and_return_to_zero_whatever_happens_when(steps: li
         list(lane.started(limit, now))
         working = [one for one in here if one.is_started]
         assert (lane.inflight, lane.queued) == (len(working), len(here) - len(working))
-        assert lane.working == sum((one.work for one in working), Work())
+        assert lane.working == sum((one.work for one in working if not one.is_finished), Work())
         assert lane.inflight <= 4
         assert lane.queued <= 6
         assert lane.inflight or not lane.queued, "nobody waits for nobody"
