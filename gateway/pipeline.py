@@ -14,8 +14,8 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from dataclasses import dataclass
 from typing import Protocol
 
-from gateway.admission.fair_queue import Ticket
 from gateway.admission.gate import Admission
+from gateway.admission.ticket import Ticket
 from gateway.admission.work import estimated, planned
 from gateway.deadline import Deadline
 from gateway.generation import (

@@ -10,70 +10,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 
+from gateway.admission.tenant import Tenant
+from gateway.admission.ticket import Ticket
 from gateway.admission.virtual_time import VirtualTime
 from gateway.admission.work import Work
 
 MAX_IDLE_TENANTS = 1024  # remembered for work they have had ahead of others
 _AGE_STEPS = 4  # that virtual time is remembered by, per ageing period
-
-
-@dataclass(slots=True, eq=False)
-class Ticket:
-    """One request: who asks for what. Owned by the lane it stands in."""
-
-    model: str
-    tenant: str = ""
-    priority: int = 0
-    work: Work = field(default_factory=Work)
-    arrived: float = 0.0
-    number: int = 0  # in order of arrival
-    queued_tokens: int = 0  # its work as estimated when it came: what is counted while it waits
-    is_started: bool = False
-    is_finished: bool = False  # its workers are done with it
-
-
-class Tenant:
-    """What is known of one tenant; owned by the fair queue."""
-
-    def __init__(self, weight: float) -> None:
-        self.weight = weight
-        self.start = 0.0  # tag of what is started for it next
-        self.inflight = 0
-        self.queued = 0  # requests that wait, and their tokens:
-        self.queued_tokens = 0
-        self._waiting: dict[int, OrderedDict[Ticket, None]] = {}  # by class, in order of arrival
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether it has nothing here."""
-        return not (self.queued or self.inflight)
-
-    def add(self, ticket: Ticket) -> None:
-        """Let it wait."""
-        self._waiting.setdefault(ticket.priority, OrderedDict())[ticket] = None
-        self.queued += 1
-        self.queued_tokens += ticket.queued_tokens
-
-    def remove(self, ticket: Ticket) -> None:
-        """It does not wait any more."""
-        tickets = self._waiting[ticket.priority]
-        del tickets[ticket]
-        if not tickets:
-            del self._waiting[ticket.priority]
-        self.queued -= 1
-        self.queued_tokens -= ticket.queued_tokens
-
-    def oldest(self) -> Iterator[Ticket]:
-        """The first of each class."""
-        return (next(iter(tickets)) for tickets in self._waiting.values())
-
-    def newest(self) -> Iterator[Ticket]:
-        """The last of each class."""
-        return (next(reversed(tickets)) for tickets in self._waiting.values())
 
 
 class FairQueue:
@@ -116,13 +61,17 @@ class FairQueue:
     def next(self, now: float) -> Ticket | None:
         """Whose turn it is, if anybody's who may have one more."""
         most = self._tenant_max_inflight
-        may = [
-            tenant for tenant in self._tenants.values() if tenant.queued and (most is None or tenant.inflight < most)
-        ]
-        if not may:
+        first: dict[int, Tenant] = {}  # in each class, by start tag
+        for tenant in self._tenants.values():
+            if tenant.queued and (most is None or tenant.inflight < most):
+                for priority in tenant.waiting:
+                    if priority not in first or tenant.start < first[priority].start:
+                        first[priority] = tenant
+        if not first:
             return None
-        first = min(may, key=lambda tenant: (-self._owed_class(tenant, now), tenant.start))
-        return max(first.oldest(), key=lambda ticket: (self._class(ticket, now), -ticket.number))
+        turns = ((self._owed_class(tenant, priority, now), -tenant.start, tenant) for priority, tenant in first.items())
+        *_, tenant = max(turns, key=lambda turn: turn[:2])
+        return max(tenant.oldest(), key=lambda ticket: (self._class(ticket, now), -ticket.number))
 
     def start(self, ticket: Ticket, now: float) -> None:
         """Stop its waiting and charge its tenant."""
@@ -150,13 +99,11 @@ class FairQueue:
             tenant.inflight -= 1
         self._forget_idle(ticket.tenant, tenant)
 
-    def last(self, now: float) -> Ticket:
+    def last(self, newcomer: Ticket, now: float) -> Ticket:
         """Who gives way when too many wait: the newest, in the lowest class, of the tenant with the most that waits."""
-        longest = max(
-            (tenant for tenant in self._tenants.values() if tenant.queued),
-            key=lambda tenant: (tenant.queued_tokens / tenant.weight, max(one.number for one in tenant.newest())),
-        )
-        return self.last_of(longest, now)
+        longest = max((tenant for tenant in self._tenants.values() if tenant.queued), key=lambda tenant: tenant.share)
+        own = self.tenant(newcomer.tenant)
+        return self.last_of(own if own.share >= longest.share else longest, now)
 
     def last_of(self, tenant: Tenant, now: float) -> Ticket:
         """Who of one tenant gives way."""
@@ -165,11 +112,10 @@ class FairQueue:
     def _class(self, ticket: Ticket, now: float, since: float = -math.inf) -> int:
         return ticket.priority + int((now - max(ticket.arrived, since)) / self._ageing_seconds)
 
-    def _owed_class(self, tenant: Tenant, now: float) -> int:
-        """The highest class of a tenant's requests, aged from when the tenant was owed them."""
-        owed_since = self._virtual.reached(tenant.start)
-        since = now if owed_since is None else owed_since
-        return max(self._class(ticket, now, since) for ticket in tenant.oldest())
+    def _owed_class(self, tenant: Tenant, priority: int, now: float) -> int:
+        """That of a tenant's first request in a class, aged from when the tenant was owed it."""
+        since = self._virtual.reached(tenant.start)
+        return priority if since is None else self._class(next(iter(tenant.waiting[priority])), now, since)
 
     def _take_out(self, ticket: Ticket, tenant: Tenant) -> None:
         tenant.remove(ticket)

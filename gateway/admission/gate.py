@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 
-from gateway.admission.fair_queue import Ticket
 from gateway.admission.lane import Lane, Refused
 from gateway.admission.limits import Limits, Room, room
+from gateway.admission.ticket import Ticket
 from gateway.admission.work import Work
 from gateway.models import Capacity
 from rpc.errors import ServiceError, queue_full, tenant_queue_full, unavailable
@@ -64,9 +64,8 @@ class Admission:
             raise unavailable("DRAINING", "the gateway is shutting down; nothing was started")
         turn = self._turns[ticket] = asyncio.get_running_loop().create_future()
         lane = self._lanes.setdefault(ticket.model, Lane(self._limits))
-        lane.arrive(ticket, self._clock())
         try:
-            self._start(ticket.model)
+            self._tell_started(lane.arrive(ticket, self._room(ticket.model), self._clock()))
             if not ticket.is_started:
                 self._refuse(ticket)
             if refused := await turn:
@@ -88,7 +87,10 @@ class Admission:
         self._start(ticket.model)
 
     def _start(self, model: str) -> None:
-        for ticket in self._lanes[model].started(self._room(model), self._clock()):
+        self._tell_started(self._lanes[model].started(self._room(model), self._clock()))
+
+    def _tell_started(self, started: Iterator[Ticket]) -> None:
+        for ticket in started:
             _tell(self._turns[ticket], None)
 
     def _refuse(self, newcomer: Ticket) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from gateway.admission.completion_rate import CompletionRate
-from gateway.admission.fair_queue import FairQueue, Ticket
+from gateway.admission.fair_queue import FairQueue
 from gateway.admission.limits import Limits, Room
+from gateway.admission.ticket import Ticket
 from gateway.admission.work import Work
 
 
@@ -39,9 +40,12 @@ class Lane:
         """What the requests that are worked on come to."""
         return self._working
 
-    def arrive(self, ticket: Ticket, now: float) -> None:
-        """Let a ticket wait; `started` and `refused` say what becomes of it."""
+    def arrive(self, ticket: Ticket, room: Room, now: float) -> Iterator[Ticket]:
+        """Let a ticket wait, or start it at once if it is its turn."""
         self._queue.add(ticket, now)
+        if self._has_place(ticket, room):  # else nobody's: who waits has had none before it came
+            yield from self.started(room, now)
+        self._rate.watch(now, waits=self.queued > 0)
 
     def started(self, room: Room, now: float) -> Iterator[Ticket]:
         """Start who can be started, one after the other."""
@@ -62,7 +66,7 @@ class Lane:
             # Those who wait share what is done.
             yield self._refusal(last, tenant.queued_tokens * max(1, self._queue.waiting_tenants), now, is_tenants=True)
         while self._is_too_long(room):
-            last = self._queue.last(now)
+            last = self._queue.last(newcomer, now)
             self._queue.leave(last)
             yield self._refusal(last, self._queue.queued_tokens, now)
         self._rate.watch(now, waits=self.queued > 0)
@@ -90,8 +94,8 @@ class Lane:
 
     def _has_place(self, ticket: Ticket, room: Room) -> bool:
         """Nobody goes past the one whose turn it is; what is more than there is goes alone."""
-        is_alone = self.inflight == 0
-        return is_alone or (self.inflight < self._limits.max_inflight and room.holds(self._working + ticket.work))
+        is_alone = not self._working.rows
+        return self.inflight < self._limits.max_inflight and (is_alone or room.holds(self._working + ticket.work))
 
     def _is_too_long(self, room: Room) -> bool:
         """One may wait though it alone is too much, unless nobody may."""

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 
-from gateway.admission.fair_queue import Ticket
 from gateway.admission.gate import Admission
 from gateway.admission.limits import Limits
+from gateway.admission.ticket import Ticket
 from gateway.admission.work import Work
 from gateway.deadline import Deadline
 from gateway.generation import (

@@ -8,9 +8,9 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from gateway.admission.fair_queue import Ticket
 from gateway.admission.lane import Lane, Refused
 from gateway.admission.limits import Limits, Room
+from gateway.admission.ticket import Ticket
 from gateway.admission.work import Work
 
 Draw = random.Random
@@ -61,19 +61,18 @@ def served(
     def at(moment: float, happen: Callable[[float], None]) -> None:
         heapq.heappush(events, (moment, next(order), happen))
 
-    def start(now: float) -> None:
-        for one in lane.started(room, now):
+    def begin(started: Iterator[Ticket], now: float) -> None:
+        for one in started:
             record.waits[one] = now - one.arrived
             at(now + one.work.tokens / tokens_per_second, lambda then, one=one: end(one, then))
 
     def end(one: Ticket, now: float) -> None:
         lane.leave(one, now)
-        start(now)
+        begin(lane.started(room, now), now)
 
     def come(caller: Caller, now: float) -> None:
         one = Ticket("tiny", caller.tenant, caller.priority, Work(1, caller.tokens(draw)))
-        lane.arrive(one, now)
-        start(now)
+        begin(lane.arrive(one, room, now), now)
         if not one.is_started:
             record.refused += [(now, refused) for refused in lane.refused(one, room, now)]
         if (then := now + draw.expovariate(1 / caller.every)) < seconds:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.admission.fair_queue import MAX_IDLE_TENANTS, FairQueue, Ticket
+from gateway.admission.fair_queue import MAX_IDLE_TENANTS, FairQueue
+from gateway.admission.ticket import Ticket
 from gateway.admission.virtual_time import VirtualTime
 from gateway.admission.work import Work
 
@@ -131,9 +132,9 @@ def test_who_gives_way_is_the_newest_of_the_lowest_class_of_the_longest_queue():
     waiting = queue()
     low, lower, other = ticket("a"), ticket("a"), ticket("b")
     added(waiting, ticket("a", priority=1), low, lower, other)
-    assert waiting.last(0.0) is lower
-    added(waiting, ticket("b", tokens=1000))
-    assert waiting.last(0.0).tenant == "b"
+    assert waiting.last(other, 0.0) is lower
+    added(waiting, much := ticket("b", tokens=1000))
+    assert waiting.last(lower, 0.0) is much
 
 
 def test_a_bounded_number_of_tenants_is_remembered():

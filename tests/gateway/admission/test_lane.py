@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.admission.fair_queue import Ticket
 from gateway.admission.lane import Lane, Refused
 from gateway.admission.limits import Limits, Room, room
+from gateway.admission.ticket import Ticket
 from gateway.admission.work import Work
 from gateway.models import Capacity
 
@@ -22,8 +22,7 @@ def ticket(tenant: str = "", tokens: int = 10, priority: int = 0, rows: int = 1)
 
 def arrived(lane: Lane, one: Ticket, room_: Room = ENDLESS, now: float = 0.0) -> tuple[list[Ticket], list[Refused]]:
     """What happens when `one` comes: who is started, who is refused."""
-    lane.arrive(one, now)
-    started = list(lane.started(room_, now))
+    started = list(lane.arrive(one, room_, now))
     return started, [] if one.is_started else list(lane.refused(one, room_, now))
 
 
