@@ -103,4 +103,5 @@ class Lane:
         return self.queued > self._limits.max_queue or is_too_much
 
     def _refusal(self, ticket: Ticket, ahead: int, now: float, *, is_tenants: bool = False) -> Refused:
-        return Refused(ticket, is_tenants, self._rate.seconds_for(ahead, now))
+        """`ahead`: tokens that wait for what it would have waited for."""
+        return Refused(ticket, is_tenants, self._rate.seconds_for(max(ahead, ticket.queued_tokens), now))

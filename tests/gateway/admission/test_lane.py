@@ -156,3 +156,14 @@ def test_counts_always_add_up_and_return_to_zero_whatever_happens_when(steps: li
     for one in here:
         lane.leave(one, now)
     assert (lane.inflight, lane.queued, lane.working) == (0, 0, Work())
+
+
+def test_nobody_is_told_less_than_its_own_work_takes():
+    lane = Lane(Limits(max_inflight=1, tenant_max_queue=1))
+    arrived(lane, working := ticket("a", tokens=100), now=0.0)
+    arrived(lane, ticket("a", tokens=10), now=0.0)
+    lane.leave(working, 10.0)  # ten tokens a second, while something waited
+    list(lane.started(ENDLESS, 10.0))
+    arrived(lane, ticket("a", tokens=1), now=10.0)
+    _, (refused,) = arrived(lane, ticket("a", tokens=300), now=10.0)
+    assert refused.retry_after_seconds == pytest.approx(30)
