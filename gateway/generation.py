@@ -66,6 +66,8 @@ class Generation:
     model: str
     prompt: Prompt | None  # None: the caller gave tokens
     prompt_path: str = "prompts.texts[{index}]"  # where the caller wrote prompt `index`
+    prompt_bytes: int = 0  # of text, all prompts together
+    truncate_prompt_tokens: int | None = None  # of text: so much of each prompt is kept
     token_prompts: Sequence[array[int]] = ()
     prompt_count: int = 1
     n: int = 1
@@ -76,6 +78,8 @@ class Generation:
     logprobs: int | None = None  # of generated tokens, with so many alternatives; None: not asked for
     prompt_logprobs: int | None = None  # of the prompts' tokens, likewise
     cache_salt: str = ""
+    priority: int = 0  # higher goes first
+    tenant: str = ""  # who asks; empty: nobody who says so
 
     def prompt_field(self, index: int) -> str:
         """The path of one prompt in the caller's request."""

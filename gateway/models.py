@@ -9,6 +9,18 @@ from gateway.generation import Sampling
 
 
 @dataclass(frozen=True, slots=True)
+class Capacity:
+    """What the ready workers of a model hold at once, together."""
+
+    workers: int
+    rows: int
+    kv_tokens: int
+
+    def __add__(self, other: Capacity) -> Capacity:
+        return Capacity(self.workers + other.workers, self.rows + other.rows, self.kv_tokens + other.kv_tokens)
+
+
+@dataclass(frozen=True, slots=True)
 class ServedModel:
     """One model, or an adapter served beside one, which differs from it in its name.
 

@@ -14,7 +14,9 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from typing import Protocol
 
-from gateway.admission import Admission
+from gateway.admission.gate import Admission
+from gateway.admission.ticket import Ticket
+from gateway.admission.work import estimated, planned
 from gateway.deadline import Deadline
 from gateway.generation import (
     EncodedPrompts,
@@ -84,10 +86,11 @@ class Pipeline:
     async def run(self, generation: Generation, model: ServedModel, deadline: Deadline) -> AsyncGenerator[Event, None]:
         """Generate, yielding what happens to the outputs. Errors: ServiceError, for the request as a whole."""
         arrived = self.clock()
+        ticket = Ticket(model.base, generation.tenant, generation.priority, estimated(generation, model))
         async with AsyncExitStack() as request:
             try:
                 async with asyncio.timeout(_shorter(generation.stopping.time_limit_seconds, deadline.remaining())):
-                    await request.enter_async_context(self.admission.admitted())
+                    await request.enter_async_context(self.admission.admitted(ticket))
                     prompts = await self.tokenizers.encode(model, generation, deadline)
                     artefact = await self.tokenizers.artefact(model, prompts.vocabulary_fingerprint)
             except TimeoutError:
@@ -98,16 +101,17 @@ class Pipeline:
                 return
             special_stops = artefact.special_stops(generation.stopping.stop_strings)
             plan = plan_rows(generation, prompts, model, special_stops, elapsed_seconds=self.clock() - arrived)
+            self.admission.correct(ticket, planned(plan))
             outputs = make_outputs(generation, plan, artefact, arrived)
             call = self.workers.ask(model, plan.rows, prompts.vocabulary_fingerprint, deadline)
             # Read ahead here, inside: a request holds its place until its caller has read it, or unread text could pile
             # up without a bound.
-            async with aclosing(merged(self._follow(call, outputs, plan.started(model)))) as events:
+            async with aclosing(merged(self._follow(call, outputs, plan.started(model), ticket))) as events:
                 async for event in events:
                     yield event
 
     async def _follow(
-        self, call: RunningRows, outputs: Sequence[Output], started: Started
+        self, call: RunningRows, outputs: Sequence[Output], started: Started, ticket: Ticket
     ) -> AsyncGenerator[Event, None]:
         """Turn row events into the events of `outputs`, stopping the rows whose text has come to a stop string."""
         failure = internal()  # unless the worker says otherwise: it ended without a terminal for each row
@@ -125,6 +129,7 @@ class Pipeline:
                             await call.stop_row(output.index)
         except ServiceError as error:
             failure = error
+        self.admission.finish(ticket)
         # An output that has come to its stop string is whole, whatever became of the worker since.
         for output in outputs:
             for event in output.finish_if_matched(self.clock()):

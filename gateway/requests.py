@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from gateway.admission.limits import HIGHEST_PRIORITY, LEAST_PRIORITY
 from gateway.generation import Generation, Prompt, Stopping
 from gateway.model_description import from_message
 from rpc.chat_limits import MAX_MESSAGES, MAX_TOOLS, ROLES
@@ -15,8 +16,8 @@ from rpc.generation_params import (
     MAX_STOP_TOKEN_IDS,
     alternatives,
     check_output_options,
+    check_salt,
     check_sampling,
-    check_scheduling,
     check_time_limit,
     check_token_limits,
 )
@@ -38,6 +39,7 @@ class _Prompts(NamedTuple):
     path: str  # where the caller wrote prompt `index`
     prompt_count: int
     text: Prompt | None = None
+    size_bytes: int = 0  # of the text
     tokens: Sequence[array[int]] = ()
 
 
@@ -72,7 +74,7 @@ def generation_from_chat(request: gateway_pb2.ChatRequest, *, counting: bool = F
         continue_final_message=request.continue_final_message,
     )
     encode = _encode_request(request, tokenizer_pb2.EncodeRequest(chat=chat))
-    return _generation(request, _Prompts("messages", 1, Prompt(encode)), n, counting=counting)
+    return _generation(request, _Prompts("messages", 1, Prompt(encode), encode.ByteSize()), n, counting=counting)
 
 
 def _outputs_per_prompt(request: Request, prompt_count: int, *, counting: bool) -> int:
@@ -105,7 +107,7 @@ def _text_prompts(request: gateway_pb2.GenerateRequest) -> _Prompts:
         if not text:
             raise invalid_field(f"prompts.texts[{index}]", "must not be empty")
     encode = _encode_request(request, tokenizer_pb2.EncodeRequest(prompts=request.prompts))
-    return _Prompts("prompts.texts[{index}]", len(texts), Prompt(encode))
+    return _Prompts("prompts.texts[{index}]", len(texts), Prompt(encode), encode.ByteSize())
 
 
 def _encode_request(request: Request, encode: tokenizer_pb2.EncodeRequest) -> tokenizer_pb2.EncodeRequest:
@@ -153,6 +155,8 @@ def _generation(request: Request, prompts: _Prompts, n: int, *, counting: bool) 
         model=request.model,
         prompt=prompts.text,
         prompt_path=prompts.path,
+        prompt_bytes=prompts.size_bytes,
+        truncate_prompt_tokens=None if prompts.text is None else _truncation(request),
         token_prompts=prompts.tokens,
         prompt_count=prompts.prompt_count,
         n=n,
@@ -163,7 +167,8 @@ def _generation(request: Request, prompts: _Prompts, n: int, *, counting: bool) 
         raise not_implemented("response_format", "constrained output")
     check_sampling(request.sampling, "sampling")
     check_output_options(request.output, "output")
-    check_scheduling(request.cache_salt, request.priority, "")
+    check_salt(request.cache_salt, "")
+    _check_priority(request.priority)
     logprobs, prompt_logprobs = alternatives(request.output)
     return dataclasses.replace(
         generation,
@@ -174,7 +179,13 @@ def _generation(request: Request, prompts: _Prompts, n: int, *, counting: bool) 
         logprobs=logprobs,
         prompt_logprobs=prompt_logprobs,
         cache_salt=request.cache_salt,
+        priority=request.priority,
     )
+
+
+def _check_priority(priority: int) -> None:
+    if not LEAST_PRIORITY <= priority <= HIGHEST_PRIORITY:
+        raise invalid_field("priority", f"must be {LEAST_PRIORITY} to {HIGHEST_PRIORITY}, got {priority}")
 
 
 def _stopping(stopping: generation_pb2.StoppingCriteria) -> Stopping:

@@ -9,7 +9,8 @@ from typing import NoReturn
 
 import grpc
 
-from gateway.admission import Admission
+from gateway.admission.gate import Admission
+from gateway.admission.limits import Limits
 from gateway.aliases import AliasError, parse_aliases
 from gateway.catalogue import Catalogue
 from gateway.deadline import DeadlineLimits
@@ -17,8 +18,9 @@ from gateway.fleet.targets import Source, TargetError, source_of
 from gateway.fleet.tokenizer_pool import TokenizerPool
 from gateway.fleet.worker_pool import WorkerPool
 from gateway.pipeline import Pipeline
-from gateway.servicer import InferenceServicer
+from gateway.servicer import Callers, InferenceServicer
 from gateway.settings import GatewaySettings
+from gateway.tenants import TenantSettingError, check_key, weights_from
 from gateway.tokenizer_client import UNUSABLE_TOKENIZER, TokenizerClient
 from rpc import log
 from rpc.errors import ServiceError
@@ -36,20 +38,23 @@ class GatewayService:
     is_public = True
 
     def __init__(self, settings: GatewaySettings) -> None:
-        aliases = _aliases(settings.model_alias)
+        aliases, limits = _aliases(settings.model_alias), _limits(settings)
         workers = _sources("--worker", settings.worker, settings.dns_server)
         services = _sources("--tokenizer", settings.tokenizer, settings.dns_server)
-        self._admission = Admission(settings.max_inflight, settings.max_queue)
         self._workers = WorkerPool(workers, settings.default_max_new_tokens, failover_seconds=settings.failover_seconds)
         self._services = TokenizerPool(services, settings.tokenizer_attempt_seconds, settings.failover_seconds)
         self._tokenizers = TokenizerClient(self._services, self._workers.vocabularies.learn)
         self._catalogue = Catalogue(self._workers, aliases)
+        self._admission = Admission(limits, self._workers.capacity)
+        self._starting = asyncio.create_task(self._start_waiting())
         self._deadlines = DeadlineLimits(settings.default_deadline_seconds, settings.max_deadline_seconds)
+        self._tenant_key = settings.tenant_key
 
     def register(self, server: grpc.aio.Server) -> None:
         """Add the servicer."""
         pipeline = Pipeline(self._admission, self._tokenizers, self._workers)
-        servicer = InferenceServicer(pipeline, self._catalogue, self._tokenizers, self._deadlines)
+        callers = Callers(self._deadlines, self._tenant_key)
+        servicer = InferenceServicer(pipeline, self._catalogue, self._tokenizers, callers)
         gateway_pb2_grpc.add_InferenceServiceServicer_to_server(servicer, server)
 
     async def start(self) -> None:
@@ -90,8 +95,36 @@ class GatewayService:
 
     async def close(self) -> None:
         """Close the clients."""
+        self._starting.cancel()
+        await asyncio.wait([self._starting])
         await self._workers.close()
         await self._services.close()
+
+    async def _start_waiting(self) -> None:
+        """Workers that become ready have places for those who wait."""
+        while True:
+            await self._workers.wait_for_change()
+            self._admission.look()
+
+
+def _limits(settings: GatewaySettings) -> Limits:
+    """Errors: StartError."""
+    try:
+        check_key(settings.tenant_key)
+        weights = weights_from(settings.tenant_weight)
+    except TenantSettingError as error:
+        raise StartError(str(error)) from None
+    return Limits(
+        max_inflight=settings.max_inflight,
+        max_inflight_rows=settings.max_inflight_rows,
+        max_inflight_tokens=settings.max_inflight_tokens,
+        max_queue=settings.max_queue,
+        max_queue_tokens=settings.max_queue_tokens,
+        tenant_max_inflight=settings.tenant_max_inflight,
+        tenant_max_queue=settings.tenant_max_queue,
+        ageing_seconds=settings.ageing_seconds,
+        weights=weights,
+    )
 
 
 def _aliases(given: Sequence[str]) -> dict[str, str]:

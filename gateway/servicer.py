@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import grpc
 
 from gateway.catalogue import Catalogue
-from gateway.deadline import DeadlineLimits
+from gateway.deadline import Deadline, DeadlineLimits
 from gateway.generation import Event, Generation, OutputFailed, OutputFinished
 from gateway.model_description import public_model
 from gateway.models import ServedModel
@@ -18,6 +19,7 @@ from gateway.pipeline import Pipeline
 from gateway.requests import generation_from_chat, generation_from_prompts
 from gateway.responses import CollectedOutputs, event_fields
 from gateway.row_plan import check_vocabulary
+from gateway.tenants import tenant_of
 from gateway.tokenizer_client import TokenizerClient
 from rpc.call_record import count_tokens
 from rpc.errors import ServiceError, invalid_field
@@ -26,14 +28,28 @@ from tokenmill.v1 import gateway_pb2, gateway_pb2_grpc
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Callers:
+    """What a call says beside its request: until when its caller waits, and who that is."""
+
+    deadlines: DeadlineLimits
+    tenant_key: str
+
+    def deadline(self, context: Context) -> Deadline:
+        """Within the limits."""
+        return self.deadlines.deadline(context.time_remaining())
+
+    def tenant(self, context: Context) -> str:
+        """Empty: nobody is named. Errors: ServiceError."""
+        return tenant_of(context.invocation_metadata() or (), self.tenant_key)
+
+
 class InferenceServicer(gateway_pb2_grpc.InferenceServiceServicer):
     """Answers the public API; holds no state of its own."""
 
-    def __init__(
-        self, pipeline: Pipeline, catalogue: Catalogue, tokenizers: TokenizerClient, deadlines: DeadlineLimits
-    ) -> None:
+    def __init__(self, pipeline: Pipeline, catalogue: Catalogue, tokenizers: TokenizerClient, callers: Callers) -> None:
         self._pipeline = pipeline
-        self._deadlines = deadlines
+        self._callers = callers
         self._catalogue = catalogue
         self._tokenizers = tokenizers
 
@@ -76,9 +92,7 @@ class InferenceServicer(gateway_pb2_grpc.InferenceServiceServicer):
             else:
                 generation = generation_from_prompts(request.generate, counting=True)
             model = self._catalogue.find(generation.model)
-            prompts = await self._tokenizers.encode(
-                model, generation, self._deadlines.deadline(context.time_remaining())
-            )
+            prompts = await self._tokenizers.encode(model, generation, self._callers.deadline(context))
             check_vocabulary(generation, prompts, model)
         except ServiceError as error:
             raise error.with_prefix(f"{kind}.") from None
@@ -113,7 +127,8 @@ class InferenceServicer(gateway_pb2_grpc.InferenceServiceServicer):
 
     async def _events(self, generation: Generation, context: Context) -> AsyncGenerator[Event, None]:
         """The pipeline's events; the failure of a single output is the call's."""
-        deadline = self._deadlines.deadline(context.time_remaining())
+        deadline = self._callers.deadline(context)
+        generation = dataclasses.replace(generation, tenant=self._callers.tenant(context))
         model = self._catalogue.find(generation.model)
         is_single = generation.prompt_count * generation.n == 1
         prompt_tokens = completion_tokens = 0

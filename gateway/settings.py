@@ -24,9 +24,45 @@ class GatewaySettings(ServiceSettings):
     default_max_new_tokens: int = option(
         "bound of an output for requests that give no max_new_tokens", 1024, at_least=1, at_most=1_000_000
     )
-    max_inflight: int = option("requests that are worked on at once", 256, at_least=1, at_most=100_000)
+    max_inflight: int = option(
+        "requests of one model that are worked on, or not read to their end, at once", 1024, at_least=1, at_most=100_000
+    )
+    max_inflight_rows: int | None = option(
+        "outputs of one model that are; none: what its ready workers compute at once, and a little more",
+        None,
+        at_least=1,
+        at_most=10_000_000,
+    )
+    max_inflight_tokens: int | None = option(
+        "tokens of one model's requests that are, with all that they may generate; none: twice what the K/V of its "
+        "ready workers holds",
+        None,
+        at_least=1,
+    )
     max_queue: int = option(
-        "requests that wait for that at most; beyond it they are refused", 1024, at_least=0, at_most=100_000
+        "requests of one model that wait for that at most; beyond it they are refused",
+        1024,
+        at_least=0,
+        at_most=100_000,
+    )
+    max_queue_tokens: int | None = option(
+        "tokens of theirs, counted in the same way; none: 32 times those that may be worked on", None, at_least=0
+    )
+    ageing_seconds: float = option(
+        "how long a request waits until it counts as one class of priority higher", 10.0, at_least=0.001, at_most=86400
+    )
+    tenant_key: str = option("the metadata that names a call's tenant", "x-tenant-id")
+    tenant_weight: tuple[str, ...] = option(
+        "NAME=NUMBER: so many times the share of other tenants, when there is more to do than can be done; repeatable",
+        (),
+    )
+    tenant_max_inflight: int | None = option(
+        "requests of one tenant and model that are worked on at once; more wait; none: no limit of its own",
+        None,
+        at_least=1,
+    )
+    tenant_max_queue: int | None = option(
+        "requests of one tenant and model that wait; more are refused; none: no limit of its own", None, at_least=0
     )
     default_deadline_seconds: float = option(
         "how long a call may take whose caller gives no deadline", 600.0, at_least=0.001, at_most=86400

@@ -11,14 +11,14 @@ from model_worker.batching.inbox import SubmittedRow
 from model_worker.batching.refusals import CapacityExceeded
 from model_worker.engine import EngineSpec
 from model_worker.sequence import RowParams, SamplingParams
-from rpc.errors import invalid_field, unknown_model, vocabulary_mismatch
+from rpc.errors import invalid_field, not_implemented, unknown_model, vocabulary_mismatch
 from rpc.generation_params import (
     MAX_STOP_TOKEN_IDS,
     alternatives,
     check_logprob_count,
     check_output_options,
+    check_salt,
     check_sampling,
-    check_scheduling,
     check_time_limit,
     check_token_ids,
     check_token_limits,
@@ -73,7 +73,9 @@ def _row(index: int, ids: array[int], params: worker_pb2.RowParams, model: Serve
     if prefix >= limit:
         raise invalid_field(f"{field}.generated_prefix", f"must be below max_new_tokens ({limit}), got {prefix}")
     check_output_options(params.output, f"{field}.output")
-    check_scheduling(params.cache_salt, params.priority, f"{field}.")
+    check_salt(params.cache_salt, f"{field}.")
+    if params.priority:  # gateways decide who goes first, before they send anything
+        raise not_implemented(f"{field}.priority", "a priority other than 0")
     has_limit = params.HasField("time_limit")
     logprobs, prompt_logprobs = alternatives(params.output)
     return RowParams(

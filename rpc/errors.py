@@ -108,8 +108,17 @@ def no_chat_template(model: str) -> ServiceError:
 
 def queue_full(what: str, retry_after_seconds: float) -> ServiceError:
     """A bounded queue is full; nothing was started."""
-    text = f"{what} is full; nothing was started, retry after {retry_after_seconds:g} s"
-    return ServiceError(StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL", text, retry_after_seconds=retry_after_seconds)
+    return _full("QUEUE_FULL", what, retry_after_seconds)
+
+
+def tenant_queue_full(retry_after_seconds: float) -> ServiceError:
+    """So much may wait for one tenant; nothing was started."""
+    return _full("TENANT_QUEUE_FULL", "the tenant's part of the gateway's queue", retry_after_seconds)
+
+
+def _full(reason: str, what: str, retry_after_seconds: float) -> ServiceError:
+    text = f"{what} is full; nothing was started, retry after {retry_after_seconds:.2g} s"
+    return ServiceError(StatusCode.RESOURCE_EXHAUSTED, reason, text, retry_after_seconds=retry_after_seconds)
 
 
 def unavailable(reason: str, message: str, retry_after_seconds: float = 1.0) -> ServiceError:

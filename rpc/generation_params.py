@@ -12,7 +12,7 @@ from typing import Final
 
 from google.protobuf.duration_pb2 import Duration
 
-from rpc.errors import invalid_field, not_implemented
+from rpc.errors import invalid_field
 from rpc.status import to_seconds
 from tokenmill.v1.generation_pb2 import OutputOptions, SamplingParams
 from tokenmill.v1.worker_pb2 import GenerationDefaults
@@ -121,12 +121,10 @@ def check_time_limit(time_limit: Duration, field: str) -> float:
     return seconds
 
 
-def check_scheduling(cache_salt: str, priority: int, prefix: str) -> None:
-    """Refuse an over-long salt and any priority. Errors: ServiceError; `prefix` ends with "." unless empty."""
+def check_salt(cache_salt: str, prefix: str) -> None:
+    """Refuse an over-long salt. Errors: ServiceError; `prefix` of the field ends with "." unless empty."""
     if len(cache_salt.encode()) > MAX_CACHE_SALT_BYTES:
         raise invalid_field(f"{prefix}cache_salt", f"must be at most {MAX_CACHE_SALT_BYTES} bytes")
-    if priority:
-        raise not_implemented(f"{prefix}priority", "a priority other than 0")
 
 
 def effective_sampling(sampling: SamplingParams, defaults: GenerationDefaults) -> SamplingParams:

@@ -97,6 +97,10 @@ class Workers(Protocol):
         """Wait until one could take over, be it one that was avoided; False: none could for as long as it is worth."""
         ...
 
+    async def wait_for_room(self, asked: Asked, lost_at: float) -> bool:
+        """Wait until one that was full may have room; False: it has been too long since the worker was lost."""
+        ...
+
 
 class Failover:
     """Owned by the request. Implements the pipeline's RunningRows."""
@@ -105,9 +109,12 @@ class Failover:
         self._workers = workers
         self._budget = budget
         self._asked = asked
+        self._clock = clock
         self._replay = Replay(asked.rows, clock)
         self._running: tuple[Attempt, Call] | None = None
         self._avoided: list[str] = []
+        self._full: list[str] = []  # avoided until room was waited for
+        self._lost_at: float | None = None  # when a worker was lost, the last time
         self._fruitless = 0  # attempts in a row
 
     async def events(self) -> AsyncGenerator[Sequence[RowEvent], None]:
@@ -118,7 +125,7 @@ class Failover:
             attempt = self._replay.attempt()
             with ExitStack() as stack:
                 try:
-                    chosen = self._workers.chosen(self._asked, attempt.rows, self._avoided)
+                    chosen = self._workers.chosen(self._asked, attempt.rows, (*self._avoided, *self._full))
                     worker, served = stack.enter_context(chosen)
                 except ServiceError as error:
                     # What was lost explains more than that nobody takes it over.
@@ -129,13 +136,16 @@ class Failover:
                         async for events in groups:
                             yield events
                 except ServiceError as error:
-                    self._fruitless = 0 if self._replay.tokens > tokens else self._fruitless + 1
-                    if not self._goes_on(worker, error):
-                        raise
-                    failure = error
+                    if error.reason != FULL:
+                        self._fruitless = 0 if self._replay.tokens > tokens else self._fruitless + 1
+                    goes_on = self._goes_on(worker, error)
+                    if failure is None or error.reason != FULL:
+                        failure = error  # that a worker was lost explains more than that no other has room
+                    if not goes_on:
+                        raise failure from None
                 else:
                     return
-            if not (self._has_other() or await self._workers.wait_for_worker(self._asked)):
+            if not (self._has_other() or await self._wait()):
                 raise failure
 
     async def stop_row(self, row: int) -> None:
@@ -171,13 +181,15 @@ class Failover:
             return False  # no other worker would do better
         if error.is_unavailable and error.reason not in ORDERLY:
             worker.breaker.fail()
-        self._avoided.append(worker.instance_id)
-        goes_on = (
-            self._fruitless < MAX_FRUITLESS
-            and self._asked.deadline.remaining() != 0
-            and (error.reason != FULL or self._has_other())  # to wait for room is for the caller to decide
-            and self._budget.spend()
-        )
+        if error.reason == FULL:
+            self._full.append(worker.instance_id)
+            # What was lost has been accepted, and waits for room; otherwise that is for the caller to decide.
+            is_worth_it = self._lost_at is not None or (self._has_other() and self._budget.spend())
+        else:
+            self._avoided.append(worker.instance_id)
+            self._lost_at = self._clock()
+            is_worth_it = self._fruitless < MAX_FRUITLESS and self._budget.spend()
+        goes_on = is_worth_it and self._asked.deadline.remaining() != 0
         log.event(
             LOGGER,
             logging.WARNING,
@@ -190,4 +202,11 @@ class Failover:
         return goes_on
 
     def _has_other(self) -> bool:
-        return self._workers.has_other(self._asked, self._avoided)
+        return self._workers.has_other(self._asked, (*self._avoided, *self._full))
+
+    async def _wait(self) -> bool:
+        """Wait until it may be worth asking again. Whether it is."""
+        if not self._full or self._lost_at is None:
+            return await self._workers.wait_for_worker(self._asked)
+        self._full.clear()
+        return await self._workers.wait_for_room(self._asked, self._lost_at)

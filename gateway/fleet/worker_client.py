@@ -18,7 +18,7 @@ from gateway.fleet.worker_load import Report, WorkerLoad
 from gateway.fleet.worker_session import WorkerSession
 from gateway.generation import Row
 from gateway.model_description import describe
-from gateway.models import ServedModel
+from gateway.models import Capacity, ServedModel
 from gateway.row_messages import start_message
 from rpc import log
 from rpc.errors import unavailable
@@ -53,6 +53,7 @@ class WorkerClient:
         self._default_max_new_tokens = default_max_new_tokens
         self._clock = clock
         self._max_rows = 0
+        self._kv_tokens = 0
         self._is_serving = False
         self._is_lost = False
         self._session: WorkerSession | None = None
@@ -67,6 +68,11 @@ class WorkerClient:
     def is_ready(self) -> bool:
         """Whether it says that it takes calls, and is heard of."""
         return self._is_serving and not self._is_lost
+
+    @property
+    def capacity(self) -> Capacity:
+        """What it holds at once."""
+        return Capacity(1, self._max_rows, self._kv_tokens)
 
     def candidate(self, cached_tokens: int) -> Candidate:
         """What the choice of a worker looks at, for a request of whose prompts it has computed so much before."""
@@ -167,6 +173,7 @@ class WorkerClient:
             self._is_lost = False
         self.models = describe(description, self._default_max_new_tokens)
         self._max_rows = description.max_num_seqs
+        self._kv_tokens = description.kv_capacity_tokens
 
     def _set_lost(self, *, is_lost: bool) -> None:
         if is_lost == self._is_lost:

@@ -49,7 +49,8 @@ class TestFull:
 
     async def test_a_full_worker_refuses_gateways_and_others_with_a_retry_hint(self, tier: TokenizerTier) -> None:
         gate = Gate()
-        async with gated_stack(tier, gate, worker={"max_num_seqs": 1, "max_queued_rows": 2}) as stack:
+        limits = {"worker": {"max_num_seqs": 1, "max_queued_rows": 2}, "gateway": {"max_inflight_rows": 4}}
+        async with gated_stack(tier, gate, **limits) as stack:
             calls = [stack.gateway.Generate(generate_tokens(PROMPT)) for _ in range(3)]
             await stack.worker_server.calls.are(3)
             await reached(gate)

@@ -123,7 +123,8 @@ async def test_while_it_is_computed(tier: TokenizerTier, method: str, steps: int
 
 async def test_two_hundred_at_once_and_the_next_is_served_at_once(tier: TokenizerTier) -> None:
     gate = Gate()
-    async with gated_stack(tier, gate, gateway={"max_inflight": 64}, worker={"max_num_seqs": 16}) as stack:
+    gateway = {"max_inflight": 64, "max_inflight_rows": 64, "max_inflight_tokens": 1_000_000}
+    async with gated_stack(tier, gate, gateway=gateway, worker={"max_num_seqs": 16}) as stack:
         calls = [METHODS[("stream", "unary")[number % 2]](stack) for number in range(200)]
         await stack.gateway_server.calls.are(200)
         await stack.worker_server.calls.are(64)

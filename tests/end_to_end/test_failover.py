@@ -48,16 +48,15 @@ class Fleet:
 
 
 @asynccontextmanager
-async def fleet(tier: TokenizerTier, workers: int = 2) -> AsyncIterator[Fleet]:
-    flags = ["--model", str(tier.folder), "--served-model-name", NAME, "--arithmetic"]
+async def fleet(tier: TokenizerTier, *more: str, workers: int = 2, **gateway: Any) -> AsyncIterator[Fleet]:
+    flags = ["--model", str(tier.folder), "--served-model-name", NAME, "--arithmetic", *more]
     pace = ["--step-seconds", str(STEP_SECONDS)]
     async with AsyncExitStack() as stack:
         started = await asyncio.gather(
             *(stack.enter_async_context(ready_process(PACED_WORKER, *flags, *pace)) for _ in range(workers))
         )
-        settings = GatewaySettings(
-            tokenizer=(address(tier.server),), worker=tuple(where for _, where in started), port=0, drain_seconds=0
-        )
+        targets = {"tokenizer": (address(tier.server),), "worker": tuple(where for _, where in started)}
+        settings = GatewaySettings(**targets, port=0, drain_seconds=0, **gateway)
         service = GatewayService(settings)
         server = await stack.enter_async_context(ready(service, settings))
         while len(service._workers.ready_models()) < workers:
@@ -84,9 +83,9 @@ def undisturbed(tier: TokenizerTier, stream: int) -> list[int]:
 
 
 class Streams:
-    """Sixteen calls at once."""
+    """Sixteen calls at once, or fewer."""
 
-    def __init__(self, gateway: Any) -> None:
+    def __init__(self, gateway: Any, count: int = STREAMS) -> None:
         self.calls = [
             gateway.StreamGenerate(
                 generate_tokens(
@@ -96,7 +95,7 @@ class Streams:
                     output=OutputOptions(token_ids=True, logprobs=True),
                 )
             )
-            for stream in range(STREAMS)
+            for stream in range(count)
         ]
         self.heard = [Heard() for _ in self.calls]
 
@@ -142,3 +141,12 @@ async def test_streams_survive_a_worker_that_was_alone_and_comes_back(tier: Toke
             await one.service._workers.wait_for_change()
         one.workers[0].signal(signal.SIGCONT)
         await streams.check(tier)
+
+
+async def test_a_stream_that_loses_its_worker_waits_until_a_full_one_has_room(tier: TokenizerTier) -> None:
+    async with fleet(tier, "--max-num-seqs", "1", "--max-queued-rows", "0", failover_seconds=60) as two:
+        streams = Streams(two.gateway, count=2)
+        await streams.begin()
+        two.workers[0].signal(signal.SIGKILL)
+        await streams.check(tier)
+        assert two.service._admission.inflight == 0

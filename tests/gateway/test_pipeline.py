@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 
-from gateway.admission import Admission
+from gateway.admission.gate import Admission
+from gateway.admission.limits import Limits
+from gateway.admission.ticket import Ticket
+from gateway.admission.work import Work
 from gateway.deadline import Deadline
 from gateway.generation import (
     EncodedPrompts,
@@ -122,7 +125,7 @@ class Bench:
 
     worker: Worker
     tokenizers: Tokenizers = field(default_factory=Tokenizers)
-    admission: Admission = field(default_factory=lambda: Admission(1, 1))
+    admission: Admission = field(default_factory=lambda: Admission(Limits(max_inflight=1, max_queue=1), lambda _: None))
     now: float = 100.0
 
     def __post_init__(self) -> None:
@@ -240,7 +243,7 @@ async def test_time_that_runs_out_while_tokenizing_ends_every_output_with_what_t
 
 async def test_time_that_runs_out_in_the_queue_leaves_the_queue() -> None:
     test = bench([finished(0)])
-    async with test.admission.admitted():
+    async with test.admission.admitted(Ticket("tiny")):
         _, end = await test.all_of(generation(stopping=Stopping(time_limit_seconds=0.01)))
         assert test.admission.queued == 0
     assert isinstance(end, OutputFinished)
@@ -291,5 +294,6 @@ async def test_a_request_is_in_flight_until_its_caller_has_read_it() -> None:
     await anext(events)
     await test.worker.all_said.wait()  # read ahead, as for any slow reader
     assert test.admission.inflight == 1
+    assert test.admission._lanes["tiny"].working == Work(), "what it had of the workers is others' to have"
     assert [type(event) async for event in events] == [OutputDelta, OutputFinished]
     assert test.admission.inflight == 0

@@ -13,8 +13,8 @@ from rpc.generation_params import (
     alternatives,
     check_logprob_count,
     check_output_options,
+    check_salt,
     check_sampling,
-    check_scheduling,
     check_token_ids,
     check_token_limits,
     effective_sampling,
@@ -130,14 +130,11 @@ def test_token_limits_that_can_be_are_accepted(most, least):
     check_token_limits(most, least, "stopping")
 
 
-def test_a_salt_is_bounded_in_bytes_and_a_priority_is_for_later():
-    check_scheduling("é" * 64, 0, "")
+def test_a_salt_is_bounded_in_bytes():
+    check_salt("é" * 64, "")
     with pytest.raises(ServiceError) as caught:
-        check_scheduling("é" * 65, 0, "rows[0].")
+        check_salt("é" * 65, "rows[0].")
     assert (caught.value.code, caught.value.field) == (STATUS.INVALID_ARGUMENT, "rows[0].cache_salt")
-    with pytest.raises(ServiceError) as caught:
-        check_scheduling("", -1, "")
-    assert (caught.value.code, caught.value.field) == (STATUS.UNIMPLEMENTED, "priority")
 
 
 SILENT = GenerationDefaults()

@@ -118,7 +118,9 @@ class GenerateRequest(_message.Message):
     n: _builtins.int
     """Outputs per prompt. Range: 1 to 64. Default: 1."""
     priority: _builtins.int
-    """Higher goes first. Only 0 in this release; others are UNIMPLEMENTED."""
+    """Higher goes first where requests wait in the service's queue. Range: -10 to 10. Default: 0. A request that waits
+    counts as one higher after every --ageing-seconds, so that none waits for ever. What runs is not interrupted.
+    """
     cache_salt: _builtins.str
     """Requests with different salts never share cached computation. At most 128 bytes."""
     parse_special_tokens: _builtins.bool
@@ -330,7 +332,9 @@ class ChatRequest(_message.Message):
     n: _builtins.int
     """Outputs. Range: 1 to 64. Default: 1."""
     priority: _builtins.int
-    """Higher goes first. Only 0 in this release; others are UNIMPLEMENTED."""
+    """Higher goes first where requests wait in the service's queue. Range: -10 to 10. Default: 0. A request that waits
+    counts as one higher after every --ageing-seconds, so that none waits for ever. What runs is not interrupted.
+    """
     cache_salt: _builtins.str
     """Requests with different salts never share cached computation. At most 128 bytes."""
     parse_special_tokens: _builtins.bool

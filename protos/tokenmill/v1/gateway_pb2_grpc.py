@@ -30,7 +30,8 @@ class InferenceServiceStub:
 
     A call that fails as a whole ends with a gRPC status carrying google.rpc details: ErrorInfo always (domain
     "tokenmill"), BadRequest with the field path on INVALID_ARGUMENT, RetryInfo where retrying helps.
-    Metadata: `x-request-id` is accepted, passed on and returned.
+    Metadata: `x-request-id` is accepted, passed on and returned. `x-tenant-id` (--tenant-key) names who asks: tenants
+    share what there is to have. 1 to 128 letters, digits and ._:/+=@-, else INVALID_ARGUMENT; all without it are one.
     """
 
     def __init__(self, channel):
@@ -81,7 +82,8 @@ class InferenceServiceServicer:
 
     A call that fails as a whole ends with a gRPC status carrying google.rpc details: ErrorInfo always (domain
     "tokenmill"), BadRequest with the field path on INVALID_ARGUMENT, RetryInfo where retrying helps.
-    Metadata: `x-request-id` is accepted, passed on and returned.
+    Metadata: `x-request-id` is accepted, passed on and returned. `x-tenant-id` (--tenant-key) names who asks: tenants
+    share what there is to have. 1 to 128 letters, digits and ._:/+=@-, else INVALID_ARGUMENT; all without it are one.
     """
 
     def Generate(self, request, context):
@@ -184,7 +186,8 @@ class InferenceService:
 
     A call that fails as a whole ends with a gRPC status carrying google.rpc details: ErrorInfo always (domain
     "tokenmill"), BadRequest with the field path on INVALID_ARGUMENT, RetryInfo where retrying helps.
-    Metadata: `x-request-id` is accepted, passed on and returned.
+    Metadata: `x-request-id` is accepted, passed on and returned. `x-tenant-id` (--tenant-key) names who asks: tenants
+    share what there is to have. 1 to 128 letters, digits and ._:/+=@-, else INVALID_ARGUMENT; all without it are one.
     """
 
     @staticmethod

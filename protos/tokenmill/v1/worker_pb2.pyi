@@ -52,7 +52,9 @@ class RowParams(_message.Message):
     cache_salt: _builtins.str
     """Rows with different salts never share cached computation across requests. At most 128 bytes."""
     priority: _builtins.int
-    """Higher goes first. Only 0 in this release; others are UNIMPLEMENTED."""
+    """Higher goes first. Only 0 in this release; others are UNIMPLEMENTED: gateways decide the order of requests before
+    they send them to a worker.
+    """
     @_builtins.property
     def sampling(self) -> _generation_pb2.SamplingParams:
         """As in the public API, per row. `sampling.seed` must not be given here: see `seed`."""

@@ -73,6 +73,7 @@ class Fleet:
     counted: int = 0
     waited: int = 0
     comes_back: bool = True  # a worker, when it is waited for
+    room_waits: int = 100  # so often room may be waited for
 
     @contextmanager
     def chosen(
@@ -94,6 +95,11 @@ class Fleet:
         assert self.counted == 0, "what has ended is not counted while it waits"
         self.waited += 1
         return self.comes_back
+
+    async def wait_for_room(self, asked: Asked, lost_at: float) -> bool:
+        assert self.counted == 0, "what has ended is not counted while it waits"
+        self.room_waits -= 1
+        return self.room_waits >= 0
 
 
 def fleet(*scripts: list[list[list[RowEvent] | Exception]]) -> Fleet:
@@ -200,6 +206,38 @@ async def test_a_full_fleet_says_so_at_once():
     assert alone.waited == 0
 
 
+async def test_what_was_lost_waits_for_room_where_all_others_are_full():
+    full = [[FULL]] * 5
+    both = fleet([[[tokens(0, 9)], GONE]], [*full, [[tokens(0, 10)], [finished(0)]]])
+    events = await heard(failover(both, budget=budget_of(1)))
+    assert events[:2] == [tokens(0, 9), tokens(0, 10)]
+    assert [len(worker.asked) for worker in both.workers] == [1, 6], "the lost one is not asked again"
+    assert (both.room_waits, both.waited) == (95, 0)
+
+
+async def test_where_no_room_comes_the_caller_hears_what_was_lost():
+    both = fleet([[[tokens(0, 9)], GONE]], [[FULL]] * 4)
+    both.room_waits = 3
+    assert await failure(failover(both)) is GONE
+    assert len(both.workers[1].asked) == 4
+
+
+async def test_after_the_deadline_room_is_not_waited_for():
+    clock = Clock()
+    both = fleet([[GONE]], [[FULL]] * 4)
+    deadline = Deadline(clock() + 1, clock)
+    request = failover(both, deadline=deadline)
+    wait_for_room = both.wait_for_room
+
+    async def late(asked: Asked, lost_at: float) -> bool:
+        clock.now += 1
+        return await wait_for_room(asked, lost_at)
+
+    both.wait_for_room = late
+    assert await failure(request) is GONE
+    assert len(both.workers[1].asked) == 2
+
+
 async def test_a_single_worker_is_waited_for_and_asked_again():
     alone = fleet([[[tokens(0, 9)], GONE], [[tokens(0, 10)], [finished(0)]]])
     assert [event.row for event in await heard(failover(alone))] == [0, 0, 0]
@@ -213,12 +251,16 @@ async def test_where_nobody_is_ready_it_is_said_at_once():
     assert nobody.waited == 0
 
 
-async def test_without_a_budget_nothing_is_tried_again():
+def budget_of(retries: int) -> RetryBudget:
     budget = RetryBudget()
-    for _ in range(int(RESERVE)):
+    for _ in range(int(RESERVE) - retries):
         assert budget.spend()
+    return budget
+
+
+async def test_without_a_budget_nothing_is_tried_again():
     both = fleet([[GONE]], [[[finished(0)]]])
-    assert await failure(failover(both, budget=budget)) is GONE
+    assert await failure(failover(both, budget=budget_of(0))) is GONE
 
 
 async def test_after_the_deadline_nothing_is_tried_again():
