@@ -19,9 +19,12 @@ class WorkerSettings(ServiceSettings):
     model: Path = option("local model folder (safetensors)")
     served_model_name: str | None = option("the model's name in requests; none: the folder's name", None)
     tokenizer: Path | None = option("folder with the model's tokenizer.json; none: the model folder", None)
-    engine: Literal["transformers", "fake"] = option(
-        "what computes: transformers, or fake (arithmetic instead of a model, for trying the rest)", "transformers"
+    engine: Literal["transformers", "fake", "scripted"] = option(
+        "what computes: transformers; fake (arithmetic instead of a model), for trying the rest; or scripted, which is"
+        " fake at a pace, with words and with faults of your choice, for testing what calls a worker",
+        "transformers",
     )
+    script: Path | None = option("scripted: JSON file that says how to behave (docs/scripted-worker.md)", None)
     device: Literal["auto", "cpu", "cuda"] = option("where the model runs; auto: cuda if there is one", "auto")
     device_map: Literal["single", "auto"] = option("auto: the model's layers over all CUDA devices", "single")
     dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = option(

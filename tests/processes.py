@@ -6,15 +6,16 @@ import asyncio
 import json
 import os
 import sys
+import tempfile
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import signal
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
 GATEWAY, TOKENIZER, WORKER = "gateway", "tokenizer_service", "model_worker"
-PACED_WORKER = "tests.end_to_end.paced_worker"
 
 
 class Process:
@@ -67,3 +68,10 @@ async def ready_process(module: str, *flags: str) -> AsyncIterator[tuple[Process
     async with process(module, "--port", "0", "--drain-seconds", "0", *flags) as running:
         port = (await running.logged("ready"))["port"]
         yield running, f"127.0.0.1:{port}"
+
+
+def scripted(folder: Path, **script: Any) -> list[str]:
+    """Flags of a worker of the model in `folder` that does what `script` says."""
+    with tempfile.NamedTemporaryFile("w", suffix=".json", dir=folder, delete=False) as file:
+        json.dump(script, file)
+    return ["--model", str(folder), "--engine", "scripted", "--script", file.name]

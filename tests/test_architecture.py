@@ -73,7 +73,7 @@ ONLY_IN = [
 # Importing these must leave those out of `sys.modules`.
 WORKER_POLICY = [
     "model_worker.engine",
-    "model_worker.engines.fake_engine",
+    "model_worker.engines.scripted_engine",
     "model_worker.batching.generation_loop",
     "model_worker.batching.scheduler",
     "model_worker.sequence",

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from model_worker.engine import Engine
+from model_worker.engines.script import Script, read_script
+from model_worker.engines.scripted_engine import scripted_engine
 from model_worker.engines.waiting_threads import spin_briefly
 from model_worker.loading.adapter_files import adapter_folders
 from model_worker.loading.load_errors import LoadError
@@ -18,7 +21,9 @@ from rpc.cpu import granted_cores
 
 def load_engine(settings: WorkerSettings, progress: Callable[[LoadProgress], None]) -> Engine:
     """Load the engine; takes seconds to minutes. Errors: LoadError."""
-    return _fake(settings) if settings.engine == "fake" else _transformers(settings, progress)
+    if settings.script is not None and settings.engine != "scripted":
+        raise LoadError("--script is for --engine scripted")
+    return _transformers(settings, progress) if settings.engine == "transformers" else _scripted(settings)
 
 
 def _transformers(settings: WorkerSettings, progress: Callable[[LoadProgress], None]) -> Engine:
@@ -47,17 +52,13 @@ def _transformers(settings: WorkerSettings, progress: Callable[[LoadProgress], N
     return loader.load_engine(wanted, progress)
 
 
-def _fake(settings: WorkerSettings) -> Engine:
-    from model_worker.engines.fake_engine import FakeEngine, FakeModel  # noqa: PLC0415 - see the top of the file
-
-    context_length = settings.max_model_len or FakeModel().context_length
-    model = FakeModel(
-        vocabulary_size=_vocabulary_size(settings.tokenizer_folder),
-        context_length=context_length,
-        kv_capacity_tokens=8 * context_length,
-        adapters=tuple(adapter_folders(settings.lora_modules, settings.model_name)),
-    )
-    return FakeEngine(model)
+def _scripted(settings: WorkerSettings) -> Engine:
+    vocabulary_size = _vocabulary_size(settings.tokenizer_folder)
+    script = read_script(settings.script, vocabulary_size) if settings.script else Script()
+    if settings.max_model_len:
+        script = replace(script, context_length=settings.max_model_len)
+    adapters = tuple(adapter_folders(settings.lora_modules, settings.model_name))
+    return scripted_engine(script, vocabulary_size, adapters)
 
 
 def _vocabulary_size(folder: Path) -> int:

@@ -28,8 +28,8 @@ from array import array
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
-from model_worker.engine import Draw, EngineSpec, GenerationDefaults, Outcome, RowFailure, Scored, Segment, TokenLogprob
-from model_worker.engines.fake_faults import Fault
+from model_worker.engine import Draw, EngineSpec, GenerationDefaults, Outcome, Scored, Segment, TokenLogprob
+from model_worker.engines.fake_faults import Fault, failures_of
 from model_worker.sequence import Extent, Sequence
 
 _POISON = -1  # no id: whoever reads it read what was never written, or was cleared
@@ -50,14 +50,38 @@ class FakeModel:
 
     def next_token(self, sequence: Sequence, likeliest: int) -> int:
         """The token after `sequence`, where `likeliest` is the most probable one."""
-        params, generated = sequence.params, sequence.generated_tokens
-        if self.eos_after is not None and generated >= max(self.eos_after, params.min_new_tokens):
+        if self.is_over(sequence):
             return min(self.eos_token_ids)
-        seed = params.sampling.seed if params.sampling.temperature > 0 else 0
-        token_id = (likeliest + seed) % self.vocabulary_size
-        while generated < params.min_new_tokens and token_id in sequence.banned_ids:
+        sampling = sequence.params.sampling
+        seed = sampling.seed if sampling.temperature > 0 else 0
+        return self.allowed(sequence, (likeliest + seed) % self.vocabulary_size)
+
+    def is_over(self, sequence: Sequence) -> bool:
+        """Whether `sequence` has said all that it says before its end."""
+        return self.eos_after is not None and sequence.generated_tokens >= max(
+            self.eos_after, sequence.params.min_new_tokens
+        )
+
+    def allowed(self, sequence: Sequence, token_id: int) -> int:
+        """The first id from `token_id` up that `sequence` may say now."""
+        while sequence.generated_tokens < sequence.params.min_new_tokens and token_id in sequence.banned_ids:
             token_id = (token_id + 1) % self.vocabulary_size
         return token_id
+
+    def spec(self, kv_bytes_per_token: int) -> EngineSpec:
+        """What an engine of this model is."""
+        return EngineSpec(
+            vocabulary_size=self.vocabulary_size,
+            context_length=self.context_length,
+            kv_capacity_tokens=self.kv_capacity_tokens,
+            kv_bytes_per_token=kv_bytes_per_token,
+            eos_token_ids=self.eos_token_ids,
+            device="cpu",
+            dtype="int64",
+            quantization="none",
+            adapters=self.adapters,
+            defaults=self.defaults,
+        )
 
     def adapter_number(self, adapter: str) -> int:
         """What the adapter of this name adds; 0 for the model itself."""
@@ -84,18 +108,7 @@ class FakeEngine:
         self._ids = array("i", [_POISON]) * model.kv_capacity_tokens
         self._sums = array("q", [0]) * model.kv_capacity_tokens  # of the ids up to each token, and the adapter's number
         self.closed = False
-        self._spec = EngineSpec(
-            vocabulary_size=model.vocabulary_size,
-            context_length=model.context_length,
-            kv_capacity_tokens=model.kv_capacity_tokens,
-            kv_bytes_per_token=self._ids.itemsize + self._sums.itemsize,
-            eos_token_ids=model.eos_token_ids,
-            device="cpu",
-            dtype="int64",
-            quantization="none",
-            adapters=model.adapters,
-            defaults=model.defaults,
-        )
+        self._spec = model.spec(self._ids.itemsize + self._sums.itemsize)
 
     @property
     def spec(self) -> EngineSpec:
@@ -105,9 +118,7 @@ class FakeEngine:
     def step(self, segments: collections.abc.Sequence[Segment]) -> list[Outcome]:
         """Store each segment and draw where it says so; see `Engine.step`. A sequence appears at most once."""
         self._steps += 1
-        failures: dict[int, RowFailure] = {}
-        for fault in self._faults:
-            failures |= fault(self._steps, segments) or {}
+        failures = failures_of(self._faults, self._steps, segments)
         if len(segments) > 1:
             _check_disjoint(segments)
         return [failures.get(index) or self._compute(segment) for index, segment in enumerate(segments)]

@@ -18,6 +18,16 @@ class Fault(Protocol):
         ...
 
 
+def failures_of(
+    faults: collections.abc.Sequence[Fault], step: int, segments: collections.abc.Sequence[Segment]
+) -> dict[int, RowFailure]:
+    """Ask every fault; return the segments that fail, by index. Errors: what a fault raises."""
+    failures: dict[int, RowFailure] = {}
+    for fault in faults:
+        failures |= fault(step, segments) or {}
+    return failures
+
+
 def raise_at(faulty_step: int, error: Exception) -> Fault:
     """Raise `error` at one step."""
 
@@ -38,11 +48,11 @@ def memory_for(tokens: int) -> Fault:
     return fault
 
 
-def seconds_per_step(seconds: float) -> Fault:
-    """Make every step take so long."""
+def seconds_per_step(seconds: float, for_each_token: float = 0.0) -> Fault:
+    """Make every step take so long, and longer the more tokens it has."""
 
     def fault(step: int, segments: collections.abc.Sequence[Segment]) -> None:  # noqa: ARG001 - Fault's signature
-        time.sleep(seconds)
+        time.sleep(seconds + for_each_token * sum(segment.length for segment in segments))
 
     return fault
 

@@ -21,3 +21,7 @@ class UnavailableOptionError(LoadError):
 
 class AdapterError(LoadError):
     """A LoRA adapter does not fit its base model, or is of a kind that is not served."""
+
+
+class ScriptError(LoadError):
+    """The script of a scripted worker says what cannot be."""

@@ -14,14 +14,12 @@ import pytest
 
 from gateway.server import GatewayService
 from gateway.settings import GatewaySettings
-from model_worker.engines.fake_engine import FakeModel
 from model_worker.sequence import RowParams, SamplingParams
 from tests.end_to_end.heard import Heard
-from tests.end_to_end.paced_worker import CONTEXT
 from tests.end_to_end.requests import FinishReason, OutputOptions, Sampling, Stopping, generate_tokens
 from tests.end_to_end.stack import NAME, address, open_channel
 from tests.model_worker.generation_support import expected
-from tests.processes import PACED_WORKER, ready_process
+from tests.processes import WORKER, ready_process, scripted
 from tests.serving import ready
 from tokenmill.v1 import gateway_pb2_grpc
 
@@ -49,11 +47,10 @@ class Fleet:
 
 @asynccontextmanager
 async def fleet(tier: TokenizerTier, *more: str, workers: int = 2, **gateway: Any) -> AsyncIterator[Fleet]:
-    flags = ["--model", str(tier.folder), "--served-model-name", NAME, "--arithmetic", *more]
-    pace = ["--step-seconds", str(STEP_SECONDS)]
+    flags = [*scripted(tier.folder, seconds_per_step=STEP_SECONDS), "--served-model-name", NAME, *more]
     async with AsyncExitStack() as stack:
         started = await asyncio.gather(
-            *(stack.enter_async_context(ready_process(PACED_WORKER, *flags, *pace)) for _ in range(workers))
+            *(stack.enter_async_context(ready_process(WORKER, *flags)) for _ in range(workers))
         )
         targets = {"tokenizer": (address(tier.server),), "worker": tuple(where for _, where in started)}
         settings = GatewaySettings(**targets, port=0, drain_seconds=0, **gateway)
@@ -75,10 +72,7 @@ def prompt(stream: int) -> list[int]:
 
 def undisturbed(tier: TokenizerTier, stream: int) -> list[int]:
     params = SamplingParams() if stream < STREAMS // 2 else SamplingParams(temperature=1.0, seed=stream)
-    model = FakeModel(
-        vocabulary_size=tier.model().vocabulary_size, context_length=CONTEXT, kv_capacity_tokens=2 * CONTEXT
-    )
-    ids, _ = expected(array("i", prompt(stream)), RowParams(sampling=params, max_new_tokens=TOKENS), model)
+    ids, _ = expected(array("i", prompt(stream)), RowParams(sampling=params, max_new_tokens=TOKENS), tier.model())
     return ids
 
 

@@ -20,7 +20,7 @@ from rpc.lifecycle import StartError
 from tests.end_to_end.heard import Heard, refusal
 from tests.end_to_end.requests import FinishReason, Stopping, chat, message
 from tests.end_to_end.stack import NAME, address
-from tests.processes import GATEWAY, PACED_WORKER, TOKENIZER, WORKER, process, ready_process
+from tests.processes import GATEWAY, TOKENIZER, WORKER, process, ready_process, scripted
 from tests.serving import serving
 from tokenmill.v1 import gateway_pb2_grpc
 
@@ -76,9 +76,9 @@ class Services:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def services(tier: TokenizerTier) -> AsyncIterator[Services]:
-    worker_flags = ["--model", str(tier.folder), "--served-model-name", NAME, "--log-level", "debug"]
-    pace = ["--step-seconds", "0.01", "--say", f"{MARKER}, "]
-    async with ready_process(PACED_WORKER, *worker_flags, *pace) as (worker, worker_address):
+    script = scripted(tier.folder, ids=tier.tokenizer.encode(f"{MARKER}, ").ids, seconds_per_step=0.01)
+    worker_flags = [*script, "--served-model-name", NAME, "--log-level", "debug"]
+    async with ready_process(WORKER, *worker_flags) as (worker, worker_address):
         flags = ["--tokenizer", address(tier.server), "--worker", worker_address, "--log-level", "debug"]
         async with ready_process(GATEWAY, *flags) as (gateway, gateway_address):
             yield Services(worker, worker_address, gateway, gateway_address)
@@ -106,8 +106,8 @@ async def test_sigterm_turns_readiness_off_first_and_eight_streams_finish(servic
 
 
 async def test_a_worker_whose_engine_breaks_ends_streams_as_unavailable_and_itself_with_1(tier: TokenizerTier) -> None:
-    flags = ["--model", str(tier.folder), "--served-model-name", NAME, "--break-at-step", "20", "--say", MARKER]
-    async with ready_process(PACED_WORKER, *flags, "--step-seconds", "0.01") as (worker, worker_address):
+    script = scripted(tier.folder, seconds_per_step=0.01, faults=[{"at_step": 20, "what": "break"}])
+    async with ready_process(WORKER, *script, "--served-model-name", NAME) as (worker, worker_address):
         gateway_flags = ["--tokenizer", address(tier.server), "--worker", worker_address, "--failover-seconds", "0"]
         async with (
             ready_process(GATEWAY, *gateway_flags) as (gateway, gateway_address),

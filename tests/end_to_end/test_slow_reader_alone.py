@@ -14,7 +14,7 @@ import pytest
 from tests.end_to_end.heard import Heard, hear
 from tests.end_to_end.requests import Stopping, generate_tokens
 from tests.end_to_end.stack import NAME, SMALL_WINDOW, address
-from tests.processes import GATEWAY, PACED_WORKER, ready_process
+from tests.processes import GATEWAY, WORKER, ready_process, scripted
 from tokenmill.v1 import gateway_pb2_grpc, worker_pb2, worker_pb2_grpc
 
 if TYPE_CHECKING:
@@ -39,10 +39,12 @@ class Services(NamedTuple):
 
 @asynccontextmanager
 async def services(tier: TokenizerTier, step_seconds: float) -> AsyncIterator[Services]:
-    flags = ["--model", str(tier.folder), "--served-model-name", NAME, "--say", SAYING]
+    said = tier.tokenizer.encode(SAYING).ids
+    script = scripted(tier.folder, ids=said, seconds_per_step=step_seconds, context_length=TOKENS + 1000)
     async with AsyncExitStack() as stack:
-        pace = ["--step-seconds", str(step_seconds)]
-        worker, worker_address = await stack.enter_async_context(ready_process(PACED_WORKER, *flags, *pace))
+        worker, worker_address = await stack.enter_async_context(
+            ready_process(WORKER, *script, "--served-model-name", NAME)
+        )
         gateway, gateway_address = await stack.enter_async_context(
             ready_process(GATEWAY, "--tokenizer", address(tier.server), "--worker", worker_address)
         )
