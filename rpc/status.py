@@ -51,7 +51,8 @@ def from_rpc_error(error: grpc.aio.AioRpcError, peer: str) -> ServiceError:
     code = error.code()
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return deadline_exceeded()
-    if code in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}:
+    # INTERNAL: it could not send, or the connection was reset. Our own services say more than the code.
+    if code in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.INTERNAL}:
         return unavailable("PEER_UNAVAILABLE", f"{peer} cannot be reached")
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         return ServiceError(code, "MESSAGE_TOO_LARGE", f"a message for {peer} is larger than the limit")

@@ -19,8 +19,13 @@ SHARED_OPTIONS = [
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
 ]
+# Calls that have come in and that our event loop has not taken yet. By default the library drops some beyond 1,000, as
+# CANCELLED; whom we refuse, admission decides, with a reason. As many as a gateway can be told to queue.
+MAX_PENDING_CALLS = 100_000
 SERVER_OPTIONS = [
     *SHARED_OPTIONS,
+    ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
+    ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING_CALLS),
     # A second server on a taken port must fail, not steal calls.
     ("grpc.so_reuseport", 0),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),

@@ -19,30 +19,49 @@ GATEWAY, TOKENIZER, WORKER = "gateway", "tokenizer_service", "model_worker"
 
 
 class Process:
-    """One service; `lines` are those of its log that were read."""
+    """One service. Its log is read as it is written, or a full pipe would stop it; `lines` are those so far."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
         self.lines: list[str] = []
+        self._looked_at = 0
+        self._more = asyncio.Event()
+        self._reading = asyncio.create_task(self._read())
 
     @property
     def pid(self) -> int:
         return self.process.pid
 
     async def logged(self, message: str) -> dict[str, Any]:
-        """The first line from here on with this message."""
-        assert self.process.stderr
-        while line := (await self.process.stderr.readline()).decode():
-            self.lines.append(line)
-            if line.startswith("{") and (fields := json.loads(line))["message"] == message:
-                return dict(fields)
-        raise AssertionError(f"{message!r} was never logged, only {self.lines}")
+        """The first line with this message after that of the last call."""
+        while True:
+            self._more.clear()
+            for line in self.lines[self._looked_at :]:
+                self._looked_at += 1
+                if line.startswith("{") and (fields := json.loads(line))["message"] == message:
+                    return dict(fields)
+            assert not self._reading.done(), f"{message!r} was never logged, only {self.lines}"
+            await self._more.wait()
 
     async def exit_code(self) -> int:
         """The exit code, once the process has ended and all of its lines are read."""
-        assert self.process.stderr
-        self.lines += (await self.process.stderr.read()).decode().splitlines()
+        await self._reading
         return await self.process.wait()
+
+    async def kill(self) -> None:
+        """End it now, if it still lives."""
+        if self.process.returncode is None:
+            self.process.kill()
+        await self.exit_code()
+
+    async def _read(self) -> None:
+        assert self.process.stderr
+        try:
+            async for line in self.process.stderr:
+                self.lines.append(line.decode().rstrip("\n"))
+                self._more.set()
+        finally:
+            self._more.set()
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
@@ -54,12 +73,11 @@ async def process(module: str, *flags: str) -> AsyncIterator[Process]:
     started = await asyncio.create_subprocess_exec(
         sys.executable, "-m", module, "--log-format", "json", *flags, stderr=asyncio.subprocess.PIPE, env=os.environ
     )
+    running = Process(started)
     try:
-        yield Process(started)
+        yield running
     finally:
-        if started.returncode is None:
-            started.kill()
-        await started.communicate()
+        await running.kill()
 
 
 @asynccontextmanager

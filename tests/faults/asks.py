@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from model_worker.engines.fake_engine import FakeModel
 from model_worker.sequence import RowParams, SamplingParams
+from rpc.call_record import REQUEST_ID_KEY
 from rpc.seeds import mix64
 from tests.end_to_end.heard import refusal_of
 from tests.end_to_end.requests import OutputOptions, Sampling, Stopping, generate, generate_tokens
@@ -19,11 +21,11 @@ from tests.model_worker.generation_support import expected
 from tests.tokenizers_for_tests import TEXT, byte_level_tokenizer
 
 if TYPE_CHECKING:
-    from model_worker.engines.fake_engine import FakeModel
     from tests.faults.history import Event
     from tokenmill.v1 import gateway_pb2
 
 TOKENIZER = byte_level_tokenizer()
+MODEL = FakeModel(vocabulary_size=max(TOKENIZER.get_vocab().values()) + 1)  # what a script without ids serves
 
 
 class Ask:
@@ -49,8 +51,10 @@ class Ask:
         """For one that needs no tokenizer service."""
         return generate_tokens(self.ids, **self._wishes)
 
-    def expected(self, model: FakeModel) -> tuple[Expected, ...]:
-        return tuple(self._expected(model, sample) for sample in range(self.samples))
+    @property
+    def expected(self) -> tuple[Expected, ...]:
+        """What an undisturbed run says, by output."""
+        return tuple(self._expected(sample) for sample in range(self.samples))
 
     @property
     def _wishes(self) -> dict[str, Any]:
@@ -58,22 +62,23 @@ class Ask:
         stopping = Stopping(max_new_tokens=self.max_new_tokens)
         return {"n": self.samples, "sampling": sampling, "stopping": stopping, "output": OutputOptions(token_ids=True)}
 
-    def _expected(self, model: FakeModel, sample: int) -> Expected:
+    def _expected(self, sample: int) -> Expected:
         seeded = SamplingParams(temperature=1.0, seed=mix64(self.seed, sample))
         sampling = SamplingParams() if self.samples == 1 else seeded
         params = RowParams(sampling=sampling, max_new_tokens=self.max_new_tokens)
-        ids, _ = expected(array("i", self.ids), params, model)
+        ids, _ = expected(array("i", self.ids), params, MODEL)
         return Expected(len(self.ids), tuple(ids), TOKENIZER.decode(ids))
 
 
 class Recorded:
     """A running call and its history so far."""
 
-    def __init__(self, stub: Any, request: Any, ask: Ask, model: FakeModel) -> None:
-        self.history = History(ask.expected(model), ask.deadline_seconds)
+    def __init__(self, stub: Any, request: Any, ask: Ask, request_id: str | None = None) -> None:
+        self.history = History(ask.expected, ask.deadline_seconds)
         self.changed = asyncio.Event()
         self._began = time.monotonic()
-        self._call = stub.StreamGenerate(request, timeout=ask.deadline_seconds)
+        metadata = ((REQUEST_ID_KEY, request_id),) if request_id else None
+        self._call = stub.StreamGenerate(request, timeout=ask.deadline_seconds, metadata=metadata)
         self._task = asyncio.create_task(self._listen())
 
     async def begun(self) -> None:

@@ -6,21 +6,26 @@ import asyncio
 import signal
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import grpc
 
 from tests.end_to_end.stack import NAME
+from tests.faults.observed_gateway import HELD
 from tests.faults.proxy import Proxy
-from tests.processes import GATEWAY, TOKENIZER, WORKER, ready_process, scripted
+from tests.processes import TOKENIZER, WORKER, ready_process, scripted
 from tokenmill.v1 import gateway_pb2_grpc, worker_pb2, worker_pb2_grpc
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
 
     from tests.processes import Process
 
+    Flags: TypeAlias = Sequence[str]
+
+GATEWAY = "tests.faults.observed_gateway"
 QUIET_SECONDS = 10.0  # until what was given up has let go of everything, on a busy machine
 
 
@@ -32,14 +37,17 @@ class Part:
     address: str
     proxy: Proxy
 
-    async def strike(self, fault: str) -> None:
-        """Do it harm: a signal by its name, or `blackhole`."""
-        if fault == "blackhole":
-            self.proxy.hold()
-        else:
-            self.process.signal(signal.Signals[fault])
+    def strike(self, fault: str) -> None:
+        """Do it harm: a signal by its name, `blackhole`, or `cut`."""
+        match fault:
+            case "blackhole":
+                self.proxy.hold()
+            case "cut":
+                self.proxy.cut()
+            case _:
+                self.process.signal(signal.Signals[fault])
 
-    async def heal(self, fault: str) -> None:
+    def heal(self, fault: str) -> None:
         """Take back what can be taken back."""
         self.proxy.release()
         if fault == "SIGSTOP":
@@ -48,6 +56,16 @@ class Part:
     @property
     def is_alive(self) -> bool:
         return self.process.process.returncode is None
+
+
+async def load(worker: Part, holds: Callable[[worker_pb2.LoadReport], object]) -> worker_pb2.LoadReport:
+    """The load of a worker, as soon as `holds` is true of it."""
+    async with grpc.aio.insecure_channel(worker.address) as channel:
+        watch = worker_pb2_grpc.WorkerServiceStub(channel).WatchLoad(worker_pb2.WatchLoadRequest())
+        async for response in watch:
+            if holds(response.load):
+                return response.load
+    raise AssertionError("the watch ended")
 
 
 @dataclass
@@ -59,43 +77,59 @@ class Fleet:
     gateway: Part
     stub: Any
 
-    async def load(self, worker: Part, holds: Any) -> worker_pb2.LoadReport:
-        """The load of a worker, as soon as `holds` is true of it."""
-        async with grpc.aio.insecure_channel(worker.address) as channel:
-            watch = worker_pb2_grpc.WorkerServiceStub(channel).WatchLoad(worker_pb2.WatchLoadRequest())
-            async for response in watch:
-                if holds(response.load):
-                    return response.load
-        raise AssertionError("the watch ended")
-
     async def quiet(self) -> None:
-        """Return once no living worker has anything left. Errors: TimeoutError."""
+        """Return once nothing living has anything left to do. Errors: TimeoutError."""
         async with asyncio.timeout(QUIET_SECONDS):
             for worker in self.workers:
                 if worker.is_alive:
-                    await self.load(worker, lambda load: not (load.running or load.waiting or load.kv_tokens_used))
+                    await load(worker, lambda load: not (load.running or load.waiting or load.kv_tokens_used))
+            while self.gateway.is_alive and (await self.held())["inflight"]:  # noqa: ASYNC110 - it is another process
+                await asyncio.sleep(0.02)
+
+    async def have_rows(self, rows: int) -> None:
+        """Return once the workers together have taken in so many."""
+        found = dict.fromkeys(self.workers, 0)
+        all_found = asyncio.Event()
+
+        def count(worker: Part, load: worker_pb2.LoadReport) -> bool:
+            found[worker] = load.running + load.waiting
+            if sum(found.values()) >= rows:
+                all_found.set()
+            return all_found.is_set()
+
+        async with asyncio.TaskGroup() as watches:
+            for worker in self.workers:
+                watches.create_task(load(worker, partial(count, worker)))
+
+    async def held(self) -> dict[str, Any]:
+        """What the gateway says that it holds: `inflight` calls, `tasks`."""
+        self.gateway.process.signal(signal.SIGUSR1)
+        return await self.gateway.process.logged(HELD)
 
 
 @asynccontextmanager
 async def fleet(
-    folder: Path, *, tokenizers: int = 1, workers: int = 2, script: dict[str, Any], gateway_flags: list[str]
+    folder: Path, *scripts: dict[str, Any], tokenizers: int = 1, workers: Flags = (), gateway: Flags = ()
 ) -> AsyncIterator[Fleet]:
-    """Start everything for the model in `folder`; whatever still lives at the end is killed."""
+    """Start everything for the model in `folder`, with one worker per script; `workers` and `gateway` are their flags.
+
+    Whatever still lives at the end is killed.
+    """
     async with AsyncExitStack() as stack:
 
         async def start(module: str, *flags: str) -> Part:
             process, address = await stack.enter_async_context(ready_process(module, *flags))
             return Part(process, address, await stack.enter_async_context(Proxy(address).running()))
 
-        worker_flags = [*scripted(folder, **script), "--served-model-name", NAME]
         tokenizer_flags = ["--model", f"{NAME}={folder}", "--threads", "1"]
         parts = await asyncio.gather(
             *(start(TOKENIZER, *tokenizer_flags) for _ in range(tokenizers)),
-            *(start(WORKER, *worker_flags) for _ in range(workers)),
+            *(start(WORKER, *scripted(folder, **script), "--served-model-name", NAME, *workers) for script in scripts),
         )
         behind = [flag for part in parts[:tokenizers] for flag in ("--tokenizer", part.proxy.address)]
         behind += [flag for part in parts[tokenizers:] for flag in ("--worker", part.proxy.address)]
-        gateway = await start(GATEWAY, *behind, *gateway_flags)
-        channel = await stack.enter_async_context(grpc.aio.insecure_channel(gateway.proxy.address))
+        # It drains, as by default: else calls that have reached it, and that it has not taken yet, are cancelled.
+        front = await start(GATEWAY, *behind, "--drain-seconds", "1", *gateway)
+        channel = await stack.enter_async_context(grpc.aio.insecure_channel(front.proxy.address))
         stub = gateway_pb2_grpc.InferenceServiceStub(channel)
-        yield Fleet(parts[:tokenizers], parts[tokenizers:], gateway, stub)
+        yield Fleet(parts[:tokenizers], parts[tokenizers:], front, stub)

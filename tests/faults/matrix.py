@@ -10,9 +10,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tests.faults.history import History
 
-FAULTS = ("SIGKILL", "SIGSTOP", "SIGTERM", "blackhole")
-MOMENTS = ("before the first token", "during prefill", "mid-stream")
-PARTS = ("worker", "tokenizer", "one of two tokenizers", "gateway")
+FAULTS = ("SIGKILL", "SIGSTOP", "SIGTERM", "blackhole", "cut")
+MOMENTS = BEFORE, PREFILL, MID_STREAM = ("before the first token", "during prefill", "mid-stream")
+PARTS = WORKER, TOKENIZER, ONE_TOKENIZER, GATEWAY = (
+    "one of two workers",
+    "the only tokenizer",
+    "one of two tokenizers",
+    "the gateway",
+)
 COMPLETED, UNAVAILABLE, DEADLINE = "completed", "UNAVAILABLE", "DEADLINE_EXCEEDED"
 
 
@@ -30,16 +35,17 @@ class Cell:
     @property
     def outcomes(self) -> set[str]:
         """What a caller may see."""
-        if self.part == "gateway":
+        if self.part == GATEWAY:
             return {
                 "SIGKILL": {UNAVAILABLE},
                 "SIGTERM": {COMPLETED},
+                "cut": {UNAVAILABLE},
             }.get(self.fault, {DEADLINE})
-        if self.part == "tokenizer" and self.moment == MOMENTS[0]:
+        if self.part == TOKENIZER and self.moment == BEFORE:
             return {
-                "SIGKILL": {UNAVAILABLE},
                 "SIGTERM": {COMPLETED, UNAVAILABLE},  # what has not reached it yet comes too late
-            }.get(self.fault, {UNAVAILABLE, DEADLINE})
+                "cut": {COMPLETED, UNAVAILABLE},
+            }.get(self.fault, {UNAVAILABLE})
         return {COMPLETED}
 
 

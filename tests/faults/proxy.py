@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-_CHUNK = 65536
+_PIECE_BYTES = 65536
+_PIECES = 16  # that wait in one direction of a connection; then its sender has to
 
 
 class Proxy:
@@ -68,27 +69,40 @@ class Proxy:
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         ends = [writer]
         self._writers.add(writer)
-        with suppress(OSError):
-            try:
-                await self._open.wait()
-                to_reader, to_writer = await asyncio.open_connection(*self._target)
-                ends.append(to_writer)
-                self._writers.add(to_writer)
-                await asyncio.gather(
-                    self._pump(reader, to_writer, is_forth=True), self._pump(to_reader, writer, is_forth=False)
-                )
-            finally:
-                for end in ends:
-                    self._writers.discard(end)
-                    end.transport.abort()
+        try:
+            await self._open.wait()
+            to_reader, to_writer = await asyncio.open_connection(*self._target)
+            ends.append(to_writer)
+            self._writers.add(to_writer)
+            forth, back = asyncio.Queue[bytes](_PIECES), asyncio.Queue[bytes](_PIECES)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._take(reader, forth, is_forth=True))
+                tasks.create_task(self._take(to_reader, back, is_forth=False))
+                tasks.create_task(self._pass_on(forth, to_writer))
+                tasks.create_task(self._pass_on(back, writer))
+        except* OSError:
+            pass  # one side has closed, or there is none
+        finally:
+            for end in ends:
+                self._writers.discard(end)
+                end.transport.abort()
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_forth: bool) -> None:
-        while data := await reader.read(_CHUNK):
+    async def _take(self, reader: asyncio.StreamReader, pieces: asyncio.Queue[bytes], *, is_forth: bool) -> None:
+        while piece := await reader.read(_PIECE_BYTES):
             if is_forth and not self._open.is_set():
-                self.held_bytes += len(data)
+                self.held_bytes += len(piece)
                 self._changed.set()
+            await pieces.put(piece)
+        await pieces.put(b"")
+
+    async def _pass_on(self, pieces: asyncio.Queue[bytes], writer: asyncio.StreamWriter) -> None:
+        while True:
+            piece = await pieces.get()
             await asyncio.sleep(self.delay_seconds)
             await self._open.wait()
-            writer.write(data)
+            if not piece:
+                writer.close()
+                await writer.wait_closed()
+                raise ConnectionError("one side has closed")
+            writer.write(piece)
             await writer.drain()
-        raise ConnectionError("the other side has closed")
