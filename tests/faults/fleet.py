@@ -89,17 +89,16 @@ class Fleet:
     async def have_rows(self, rows: int) -> None:
         """Return once the workers together have taken in so many."""
         found = dict.fromkeys(self.workers, 0)
-        all_found = asyncio.Event()
 
-        def count(worker: Part, load: worker_pb2.LoadReport) -> bool:
+        def are_found(worker: Part, load: worker_pb2.LoadReport) -> bool:
             found[worker] = load.running + load.waiting
-            if sum(found.values()) >= rows:
-                all_found.set()
-            return all_found.is_set()
+            return sum(found.values()) >= rows
 
-        async with asyncio.TaskGroup() as watches:
-            for worker in self.workers:
-                watches.create_task(load(worker, partial(count, worker)))
+        watches = [asyncio.create_task(load(worker, partial(are_found, worker))) for worker in self.workers]
+        await asyncio.wait(watches, return_when=asyncio.FIRST_COMPLETED)
+        for watch in watches:
+            watch.cancel()
+        await asyncio.wait(watches)
 
     async def held(self) -> dict[str, Any]:
         """What the gateway says that it holds: `inflight` calls, `tasks`."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 CALLS = 12  # per cell
 TOKENS = 100
 DEADLINE_SECONDS = 15.0
+ENDS = {"SIGKILL": -9, "SIGTERM": 0}  # and the exit code
 LEAST_REQUEST_BYTES = 100  # more than what connections say to each other by themselves
 SCRIPT = {"seconds_per_step": 0.02, "seconds_per_token": 0.001}
 SAMPLE = [Cell("SIGKILL", MID_STREAM, WORKER), Cell("cut", BEFORE, WORKER), Cell("SIGKILL", MID_STREAM, GATEWAY)]
@@ -58,8 +59,8 @@ async def check(cell: Cell, folder: Path, matrix: Matrix, calls: int, tokens: in
         assert not breaches
         assert {history.outcome for history in histories} <= cell.outcomes
         struck.heal(cell.fault)
-        if cell.part == GATEWAY and cell.fault in {"SIGKILL", "SIGTERM"}:
-            await running.gateway.process.exit_code()
+        if cell.fault in ENDS:
+            assert await struck.process.exit_code() == ENDS[cell.fault]
         await running.quiet()
         if running.gateway.is_alive:
             await serves_again(running)
