@@ -64,17 +64,22 @@ class Matrix:
         histories = [history for seen in self.seen.values() for history in seen]
         lost = sum(history.outcome == "lost" for history in histories)
         return [
-            "| struck | how | when | what callers saw | longest silence, s | longest call, s |",
-            "| --- | --- | --- | --- | ---: | ---: |",
-            *(self._row(cell) for cell in sorted(self.seen, key=CELLS.index)),
+            f"| struck | how | {' | '.join(MOMENTS)} |",
+            f"| --- | --- |{' --- |' * len(MOMENTS)}",
+            *(self._row(part, fault) for part, fault in product(PARTS, FAULTS) if self._tried(part, fault)),
             "",
             f"{len(histories)} calls under faults, {lost} lost, {self.breaches} breaches of a rule.",
         ]
 
-    def _row(self, cell: Cell) -> str:
-        seen = self.seen[cell]
-        outcomes = Counter(f"{one.outcome} ({one.reason})" if one.reason else one.outcome for one in seen)
+    def _tried(self, part: str, fault: str) -> bool:
+        return any((cell.part, cell.fault) == (part, fault) for cell in self.seen)
+
+    def _row(self, part: str, fault: str) -> str:
+        cells = [self._saw(self.seen.get(Cell(fault, moment, part), [])) for moment in MOMENTS]
+        return f"| {part} | {fault} | {' | '.join(cells)} |"
+
+    def _saw(self, histories: list[History]) -> str:
+        outcomes = Counter(f"{one.outcome} {one.reason}".rstrip() for one in histories)
         words = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.most_common())
-        silence = max(one.longest_silence for one in seen)
-        longest = max(one.seconds or 0.0 for one in seen)
-        return f"| {cell.part} | {cell.fault} | {cell.moment} | {words} | {silence:.1f} | {longest:.1f} |"
+        silence = max((one.longest_silence for one in histories), default=0.0)
+        return f"{words}; {silence:.1f} s" if histories else "not tried"
