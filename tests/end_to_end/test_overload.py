@@ -17,14 +17,13 @@ from benchmarks.load.statistics import percentile
 from tests.end_to_end.heard import refusal_of
 from tests.end_to_end.requests import Stopping, generate
 from tests.end_to_end.stack import NAME, address
-from tests.processes import GATEWAY, PACED_WORKER, ready_process
+from tests.processes import GATEWAY, WORKER, ready_process, scripted
 from tokenmill.v1 import gateway_pb2_grpc
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from tests.end_to_end.stack import TokenizerTier
-    from tests.processes import Process
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
 TOKENS, STEP_SECONDS, ROWS, WORKERS = 40, 0.02, 8, 2
@@ -41,27 +40,15 @@ class Service:
 
 
 @asynccontextmanager
-async def listened_to(module: str, *flags: str) -> AsyncIterator[tuple[Process, str]]:
-    """A service that is ready, whose log is read: it writes a line for each call, more than a pipe holds."""
-    async with ready_process(module, *flags) as (running, where):
-        reading = asyncio.create_task(running.exit_code())
-        try:
-            yield running, where
-        finally:
-            reading.cancel()
-            await asyncio.wait([reading])
-
-
-@asynccontextmanager
 async def service(tier: TokenizerTier) -> AsyncIterator[Service]:
-    flags = ["--model", str(tier.folder), "--served-model-name", NAME, "--max-num-seqs", str(ROWS)]
-    pace = ["--step-seconds", str(STEP_SECONDS)]
+    script = scripted(tier.folder, ids=[40, 41, 42], seconds_per_step=STEP_SECONDS)
+    flags = [*script, "--served-model-name", NAME, "--max-num-seqs", str(ROWS)]
     async with AsyncExitStack() as stack:
-        workers = [await stack.enter_async_context(listened_to(PACED_WORKER, *flags, *pace)) for _ in range(WORKERS)]
+        workers = [await stack.enter_async_context(ready_process(WORKER, *flags)) for _ in range(WORKERS)]
         targets = [flag for _, where in workers for flag in ("--worker", where)]
         limits = ["--max-queue", str(QUEUE)]
         gateway, where = await stack.enter_async_context(
-            listened_to(GATEWAY, "--tokenizer", address(tier.server), *targets, *limits)
+            ready_process(GATEWAY, "--tokenizer", address(tier.server), *targets, *limits)
         )
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(where))
         yield Service(gateway_pb2_grpc.InferenceServiceStub(channel), psutil.Process(gateway.pid))

@@ -19,6 +19,7 @@ from tests.faults.matrix import COMPLETED, DEADLINE
 from tests.faults.rules import violations
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
     from tests.processes import Process
@@ -36,12 +37,12 @@ class Worked(NamedTuple):
     ended: float
 
 
-async def worked(worker: Process) -> dict[str, Worked]:
+async def worked(worker: Process, request_ids: Collection[str]) -> dict[str, Worked]:
     """What the worker has done, by request id, from its log; it is told to stop."""
     worker.signal(signal.SIGTERM)
     assert await worker.exit_code() == 0
     lines = [json.loads(line) for line in worker.lines if line.startswith("{")]
-    return {line["request_id"]: _worked(line) for line in lines if str(line.get("method")).endswith("/Generate")}
+    return {line["request_id"]: _worked(line) for line in lines if line.get("request_id") in request_ids}
 
 
 def _worked(line: dict[str, Any]) -> Worked:
@@ -61,7 +62,7 @@ async def test_no_call_outlives_its_deadline_and_none_begins_after_it(folder: Pa
             calls.append(Recorded(running.stub, ask.in_tokens, ask, request_id))
         histories = await asyncio.gather(*(call.over() for call in calls))
         await running.quiet()
-        done = await worked(running.workers[0].process)
+        done = await worked(running.workers[0].process, deadlines)
     assert not violations(histories)
     outcomes = Counter(history.outcome for history in histories)
     assert set(outcomes) == {COMPLETED, DEADLINE}
