@@ -14,7 +14,7 @@ from benchmarks.report import json_file, plot
 from benchmarks.report.conditions import conditions
 from benchmarks.report.markdown import as_markdown, publish
 from benchmarks.report.results import Results, Section
-from benchmarks.sections import decode, mixed, pauses, sampling, soak, stack
+from benchmarks.sections import decode, gateway, mixed, pauses, sampling, soak, stack
 from benchmarks.subjects.remote import SubjectError
 from cli.demo_model import default_folder
 from cli.local_stack import StackError
@@ -23,6 +23,7 @@ SECTIONS: dict[str, Callable[[BenchOptions, PromptWords], Section]] = {
     "decode": decode.measure,
     "mixed": mixed.measure,
     "stack": stack.measure,
+    "gateway": gateway.measure,
     "pauses": pauses.measure,
     "sampling": sampling.measure,
     "memory": soak.measure,

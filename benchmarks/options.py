@@ -45,6 +45,8 @@ class BenchOptions:
     long_prompt: int = 1500
     chunks: tuple[int, ...] = (128, 256, 512, 1024)
     soak_requests: int = 2000
+    gateway_tokens: int = 512  # of each stream
+    gateway_rounds: int = 4  # streams, or requests, of each caller
 
     def quick(self) -> Self:
         """A look at whether everything works; its numbers mean little."""
@@ -63,6 +65,8 @@ class BenchOptions:
             long_prompt=300,
             chunks=(64, 256),
             soak_requests=100,
+            gateway_tokens=32,
+            gateway_rounds=1,
         )
 
     def flags(self, configuration: str) -> tuple[str, ...]:

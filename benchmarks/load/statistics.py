@@ -35,6 +35,7 @@ class Summary:
 
     requests: int
     tokens: int  # generated
+    messages: int  # that they came in
     seconds: float  # from the first request sent to the last one ended
     first_token_p50: float
     first_token_p99: float
@@ -62,6 +63,7 @@ def summarize(traces: Sequence[Trace]) -> Summary:
     return Summary(
         requests=len(traces),
         tokens=sum(trace.tokens for trace in traces),
+        messages=sum(len(trace.arrivals) for trace in traces),
         seconds=max(ends) - min(trace.sent_at for trace in traces),
         first_token_p50=percentile(firsts, 50),
         first_token_p99=percentile(firsts, 99),
