@@ -36,6 +36,7 @@ class ManyCalls:
         self._running = running
         self._calls: dict[int, _OneCall] = {}
         self._ready: dict[_OneCall, None] = {}  # those that may have something to say, in order
+        self._ended: list[_OneCall] = []  # whose end is being sent
         self._news = asyncio.Event()
         self._is_closed = False  # by the other side: no more requests will come
         self._failure: ServiceError | None = None  # of the stream itself
@@ -68,6 +69,7 @@ class ManyCalls:
                     self._sent += 1
                     self._unread += 1
                     yield response
+                    self._leave_ended()
             else:
                 self._news.clear()
                 await self._news.wait()
@@ -77,8 +79,8 @@ class ManyCalls:
     def close(self) -> None:
         """Abort the calls that still run."""
         for call in list(self._calls.values()):
-            self._forget(call)
-            call.end("CANCELLED")
+            self._abort(call)
+        self._leave_ended()
 
     def _carry_out(self, request: worker_pb2.CallRequest) -> None:
         """Errors: ServiceError, for the whole stream: only of what no caller does that follows the contract."""
@@ -91,8 +93,7 @@ class ManyCalls:
             case "stop_row" if call is not None:
                 call.stop_row(request.stop_row.row)
             case "cancel" if call is not None:
-                self._forget(call)
-                call.end("CANCELLED")
+                self._abort(call)
             case None:
                 raise invalid_field("calls.message", "one of start, stop_row and cancel is required")
 
@@ -106,9 +107,20 @@ class ManyCalls:
             self._ready[call] = None
             self._news.set()
 
+    def _abort(self, call: _OneCall) -> None:
+        self._forget(call)
+        call.end("CANCELLED")
+        call.leave()
+
     def _forget(self, call: _OneCall) -> None:
         del self._calls[call.number]
         self._ready.pop(call, None)
+
+    def _leave_ended(self) -> None:
+        """A shutdown waits for calls until their end has been sent, and no longer for the stream."""
+        ended, self._ended = self._ended, []
+        for call in ended:
+            call.leave()
 
     def _merged(self) -> worker_pb2.GenerateManyResponse:
         response, size = worker_pb2.GenerateManyResponse(), 0
@@ -122,6 +134,9 @@ class ManyCalls:
             size += said.ByteSize()
             if said.HasField("end"):
                 self._forget(call)
+                self._ended.append(call)
+            elif call.has_failed:
+                self._ready[call] = None  # its end comes next
         return response
 
 
@@ -156,6 +171,11 @@ class _OneCall:
         if begin.HasField("timeout"):
             loop = asyncio.get_running_loop()
             self._expiry = loop.call_later(to_seconds(begin.timeout), self._expire, on_news)
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether its end is still to be said."""
+        return self._rows is not None and self._rows.stream.has_failed
 
     def stop_row(self, row: int) -> None:
         """End one row."""
@@ -196,11 +216,14 @@ class _OneCall:
         if self._rows is not None:
             self._rows.cancel()
             self._record.counts.update(self._rows.counts)
+        reasons = {"reason": reason} if reason else {}
+        log_end(self._record, time.monotonic() - self._began, code, fields=reasons)
+
+    def leave(self) -> None:
+        """Count no more as running."""
         self._running.discard(self._counted)
         if not self._counted.task.done():
             self._counted.task.set_result(None)
-        reasons = {"reason": reason} if reason else {}
-        log_end(self._record, time.monotonic() - self._began, code, fields=reasons)
 
     def _expire(self, on_news: Callable[[], None]) -> None:
         self._failure = deadline_exceeded()

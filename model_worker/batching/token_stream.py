@@ -151,6 +151,11 @@ class TokenStream:
         """Whether the ending of every row was taken."""
         return not self._open_rows
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether the request failed, which `take` raises once it finds nothing else, without another `wake`."""
+        return self._failure is not None
+
     def take(self) -> list[RowEvent]:
         """What happened since the last call, maybe nothing. Errors: RequestFailed, as of iterating."""
         if self._cancelled:

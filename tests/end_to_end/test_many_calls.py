@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from model_worker.engine import RowFailure
-from model_worker.engines.fake_faults import Gate, fail_rows
+from model_worker.engines.fake_faults import Gate, fail_rows, raise_at
 from model_worker.many_calls import MAX_UNREAD_RESPONSES
 from rpc.status import to_duration
 from tests.end_to_end.heard import refusal
@@ -172,3 +172,12 @@ async def test_what_no_caller_does_ends_the_stream(stack: Stack, name: str) -> N
     heard = await refusal(stream.rpc)
     assert (heard.code, heard.field) == (CODE.INVALID_ARGUMENT, field)
     await stack.idle()
+
+
+async def test_an_engine_that_breaks_ends_every_call_at_once(tier: TokenizerTier) -> None:
+    """Right after a step, so that tokens and failure are found together, and nothing comes after them."""
+    async with running_stack(tier, raise_at(8, RuntimeError("broken"))) as stack:
+        stream = Stream(stack)
+        await stream.ask(begin(stack, 1, [1], rows=LONG), begin(stack, 2, [2], rows=LONG))
+        await stream.hear_ends(1, 2)
+        assert {end.error.reason for end in stream.ends.values()} == {"ENGINE_BROKEN"}
