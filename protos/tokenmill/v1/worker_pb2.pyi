@@ -530,7 +530,7 @@ class GenerateManyResponse(_message.Message):
     CALLS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___CallResponse]:
-        """One per call at most."""
+        """In order for each call."""
 
     def __init__(
         self,
