@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -53,7 +54,8 @@ class Stream:
             if said.HasField("end"):
                 self.ends[said.call] = said.end
         if self.counts:
-            await self.ask()
+            with suppress(grpc.aio.AioRpcError):  # it may have ended meanwhile
+                await self.ask()
 
     async def hear_ends(self, *calls: int) -> None:
         while not set(calls) <= set(self.ends):
