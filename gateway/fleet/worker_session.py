@@ -35,7 +35,8 @@ class WorkerSession:
         self._wanted = asyncio.Event()  # something is to be sent
         self._read = self._told_read = 0  # responses
         self._failure: ServiceError | None = None
-        self._tasks = [asyncio.create_task(run()) for run in (self._send, self._hear)]
+        self._sending = asyncio.create_task(self._send())
+        self._hearing = asyncio.create_task(self._hear())
 
     @property
     def is_over(self) -> bool:
@@ -67,9 +68,8 @@ class WorkerSession:
     async def close(self) -> None:
         """End what is left."""
         self.give_up(unavailable("WORKER_LOST", "the model worker was left"))
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.wait(self._tasks)
+        self._hearing.cancel()
+        await asyncio.wait({self._sending, self._hearing})
 
     def _ask(self, request: worker_pb2.CallRequest) -> None:
         if not self.is_over:
@@ -119,3 +119,4 @@ class WorkerSession:
         for call in list(self._calls.values()):
             call.fail(self._failure)
         self._unsent.clear()
+        self._sending.cancel()
