@@ -25,7 +25,7 @@ from model_worker.batching.row_events import (
     Usage,
 )
 from model_worker.engine import GenerationDefaults, TokenLogprob
-from model_worker.messages import defaults_message, events_message, load_report, named_errors, row_error
+from model_worker.messages import defaults_message, event_messages, load_report, named_errors, row_error
 from model_worker.sequence import FinishReason
 from rpc.errors import ServiceError
 from rpc.token_tensors import unpack_ids
@@ -33,16 +33,16 @@ from tokenmill.v1 import generation_pb2
 
 
 def test_tokens_are_told_with_their_row() -> None:
-    [event] = events_message([TokensEvent(3, array("i", [1, 70_000]))]).events
+    [event] = event_messages([TokensEvent(3, array("i", [1, 70_000]))])
     assert (event.row, list(unpack_ids(event.tokens.ids))) == (3, [1, 70_000])
 
 
 def test_log_probabilities_are_told_with_their_alternatives_and_without_text() -> None:
     likely, drawn = TokenLogprob(7, -0.25, 1), TokenLogprob(70_000, -2.5, 4)
     told = TokenLogprob(70_000, -2.5, 4, (likely, drawn))
-    tokens, of_prompt = events_message(
+    tokens, of_prompt = event_messages(
         [TokensEvent(3, array("i", [70_000]), (told,)), PromptLogprobsEvent(2, (likely,))]
-    ).events
+    )
     [message] = tokens.tokens.logprobs
     assert (message.token_id, message.logprob, message.rank, message.text) == (70_000, -2.5, 4, b"")
     assert [(other.token_id, other.logprob, other.rank) for other in message.alternatives] == [
@@ -56,7 +56,7 @@ def test_log_probabilities_are_told_with_their_alternatives_and_without_text() -
 @pytest.mark.parametrize("reason", FinishReason)
 def test_every_end_has_its_name_in_the_contract(reason: FinishReason) -> None:
     ended = FinishedEvent(1, reason, None, Usage(1, 0, 2), Timing(0.0, 0.0, None, 0.0, 0.0))
-    [event] = events_message([ended]).events
+    [event] = event_messages([ended])
     assert generation_pb2.FinishReason.Name(event.finished.reason) == f"FINISH_REASON_{reason.name}"
     assert not event.finished.HasField("stop_token_id")
     assert not event.finished.timing.HasField("time_to_first_token")
@@ -64,7 +64,7 @@ def test_every_end_has_its_name_in_the_contract(reason: FinishReason) -> None:
 
 def test_an_end_says_what_was_counted_and_where_the_time_went() -> None:
     ended = FinishedEvent(0, FinishReason.STOP_TOKEN, 0, Usage(5, 4, 3), Timing(0.5, 1.0, 1.5, 2.25, 4.0))
-    finished = events_message([ended]).events[0].finished
+    finished = event_messages([ended])[0].finished
     assert finished.HasField("stop_token_id")
     usage, timing = finished.usage, finished.timing
     assert (usage.prompt_tokens, usage.cached_prompt_tokens, usage.completion_tokens) == (5, 4, 3)
@@ -77,7 +77,7 @@ def test_only_a_failure_for_want_of_memory_may_be_tried_again() -> None:
     assert (short.code, short.retry_after_seconds) == (StatusCode.RESOURCE_EXHAUSTED, 1.0)
     broken = row_error(FailedEvent(0, "LOGITS_NOT_FINITE", "message"))
     assert (broken.code, broken.retry_after_seconds) == (StatusCode.INTERNAL, None)
-    failed = events_message([FailedEvent(2, "LOGITS_NOT_FINITE", "message")]).events[0].failed
+    failed = event_messages([FailedEvent(2, "LOGITS_NOT_FINITE", "message")])[0].failed
     assert (failed.code, failed.reason, failed.message) == (
         StatusCode.INTERNAL.value[0],
         "LOGITS_NOT_FINITE",
