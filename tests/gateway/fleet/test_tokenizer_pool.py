@@ -82,10 +82,11 @@ async def test_among_equals_chance_decides():
         assert {await encode(pool) for _ in range(64)} == {"a", "b"}
 
 
-async def test_what_is_unavailable_is_asked_elsewhere_but_not_for_ever():
+@pytest.mark.parametrize("code", [CODE.UNAVAILABLE, CODE.INTERNAL], ids=["unavailable", "the library's own failure"])
+async def test_what_is_unavailable_is_asked_elsewhere_but_not_for_ever(code: grpc.StatusCode):
     async with scripted_tokenizers("a", "b", "c", "d") as services, pool_of(*services) as pool:
         for service in services:
-            service.fails = CODE.UNAVAILABLE
+            service.fails = code
         with pytest.raises(ServiceError, match="cannot be reached") as failure:
             await encode(pool)
         assert failure.value.is_unavailable
@@ -93,7 +94,7 @@ async def test_what_is_unavailable_is_asked_elsewhere_but_not_for_ever():
         assert sum(service.asked for service in services) == MAX_ATTEMPTS
 
 
-@pytest.mark.parametrize("code", [CODE.INVALID_ARGUMENT, CODE.INTERNAL])
+@pytest.mark.parametrize("code", [CODE.INVALID_ARGUMENT, CODE.FAILED_PRECONDITION])
 async def test_what_is_wrong_with_the_request_itself_is_not_asked_again(code: grpc.StatusCode):
     async with scripted_tokenizers("a", "b") as services, pool_of(*services) as pool:
         for service in services:
