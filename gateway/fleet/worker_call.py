@@ -14,7 +14,6 @@ from rpc.status import from_output_error
 from tokenmill.v1 import worker_pb2
 
 LOGGER = logging.getLogger("tokenmill.gateway.worker")
-PEER = "the model worker"
 CAPACITY_EXCEEDED = "CAPACITY_EXCEEDED"  # the worker's reason for a row, or for so many, that it could never hold
 ABOUT_THE_WORKER = frozenset({"UNKNOWN_MODEL", "VOCABULARY_MISMATCH"})  # it now serves something else than when asked
 

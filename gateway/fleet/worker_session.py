@@ -12,12 +12,13 @@ from typing import Any
 import grpc
 
 from gateway.deadline import Deadline
-from gateway.fleet.worker_call import PEER, WorkerCall
+from gateway.fleet.worker_call import WorkerCall
 from rpc.call_record import current_request_id
 from rpc.errors import ServiceError, unavailable
 from rpc.status import to_duration, translated_errors
 from tokenmill.v1 import worker_pb2
 
+PEER = "the model worker"
 # The worker stops at four responses that we have not told it we have read.
 TELL_READ_AFTER = 2
 FULL_REQUEST_BYTES = 2**20  # what is beyond leaves in the next request
