@@ -14,7 +14,7 @@ from model_worker.engines.fake_faults import Gate, fail_rows, raise_at
 from model_worker.many_calls import MAX_UNREAD_RESPONSES
 from rpc.status import to_duration
 from tests.end_to_end.heard import refusal
-from tests.end_to_end.stack import gated_stack, reached, running_stack
+from tests.end_to_end.stack import gated_stack, running_stack
 from tests.end_to_end.worker_calls import HeardRows, ask, hear_rows, start
 from tokenmill.v1 import generation_pb2, worker_pb2
 from tokenmill.v1.worker_pb2 import CallRequest, GenerateManyRequest, RowParams, StartCall
@@ -148,12 +148,11 @@ async def test_what_is_not_read_is_merged(tier: TokenizerTier) -> None:
     async with gated_stack(tier, gate) as stack:
         stream = Stream(stack, counts=False)
         await stream.ask(begin(stack, 1, [1], rows=[RowParams(max_new_tokens=1000)]))
-        await reached(gate)
+        for _ in range(MAX_UNREAD_RESPONSES):
+            gate.allow(1)
+            await stream.hear()
         gate.open()
         await stack.idle()
-        for _ in range(MAX_UNREAD_RESPONSES):
-            await stream.hear()
-        assert 1 not in stream.ends
         await stream.ask()
         await stream.hear_ends(1)
         assert stream.responses == MAX_UNREAD_RESPONSES + 1
