@@ -1,4 +1,4 @@
-"""From logits to tokens: greedy rows take the best one, sampling rows the one that (seed, position) points at.
+"""From logits to tokens: greedy rows take the best one, sampling rows the one that wins the race of (seed, position).
 
 All rows are done together, and what is drawn comes from the device in one transfer. Only where the filters of a row
 keep more tokens than were looked at is that row drawn once more, among more of them.
@@ -18,9 +18,10 @@ from model_worker.torch_engine.adjustments import adjust
 from model_worker.torch_engine.best import peak
 from model_worker.torch_engine.isolation import fail_alone
 from model_worker.torch_engine.logprobs import read, score
+from model_worker.torch_engine.race import first_of_all, first_of_some
 from model_worker.torch_engine.sampling import first_width, next_width, weigh_all, weigh_best
 from model_worker.torch_engine.transfer import on_device, take_rows
-from rpc.seeds import uniform
+from rpc.seeds import hash64
 
 Rows: TypeAlias = collections.abc.Sequence[Sequence]
 
@@ -42,19 +43,21 @@ def draw_tokens(logits: torch.Tensor, sequences: Rows) -> list[Draw | RowFailure
 def sample(
     logits: torch.Tensor, params: collections.abc.Sequence[SamplingParams], positions: list[int], width: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw one token per row among its `width` best, or with 0 among all: inverse CDF in float64, in order of the ids.
+    """Draw one token per row among its `width` best, or with 0 among all: the winner of the race of `race`.
 
-    The token is the first whose cumulative probability exceeds the row's number, `rpc.seeds.uniform(seed, position)`
-    with the position of the token drawn. Returns the tokens (int64 [rows]) and whether they hold (bool [rows]): where
-    not, the width was too little. Rows that are not sound get any token.
+    A row's race is that of `rpc.seeds.hash64(seed, position)` with the position of the token drawn. Returns the tokens
+    (int64 [rows]) and whether they hold (bool [rows]): where not, the width was too little. Rows that are not sound get
+    any token.
     """
-    numbers = [uniform(row.seed, position) for row, position in zip(params, positions, strict=True)]
-    points = on_device(numbers, torch.float64, logits.device)
+    hashes = [_signed(hash64(row.seed, position)) for row, position in zip(params, positions, strict=True)]
+    keys = on_device(hashes, torch.int64, logits.device).unsqueeze(1)
+    vocabulary = logits.shape[1]
     if width == 0:
-        return _first_beyond(points, weigh_all(logits, params)), torch.ones_like(points, dtype=torch.bool)
+        return first_of_all(keys, weigh_all(logits, params)), torch.ones_like(keys.squeeze(1), dtype=torch.bool)
     window = weigh_best(logits, params, width)
-    places = _first_beyond(points, window.weights)
-    return window.ids.gather(1, places.unsqueeze(1)).squeeze(1), window.settled
+    if width == vocabulary:
+        return first_of_all(keys, window.weights), window.settled
+    return first_of_some(keys, window.ids, window.weights, vocabulary), window.settled
 
 
 def _draw(logits: torch.Tensor, sequences: Rows) -> list[Draw | RowFailure]:
@@ -124,10 +127,6 @@ def _first_width(row: Sequence, vocabulary: int) -> int:
     return first_width(row.params.sampling, vocabulary) if row.params.sampling.temperature > 0 else 0
 
 
-def _first_beyond(shares: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Return the first place in each row up to which `weights` (summed up in place) exceed a share of their sum."""
-    cumulative = weights.cumsum_(dim=-1)
-    # The sum as it came out of the rounding is the last value, so that no number falls beyond the last token.
-    points = shares.unsqueeze(1) * cumulative[:, -1:]
-    places = torch.searchsorted(cumulative, points, right=True).squeeze(1)
-    return places.clamp_max(weights.shape[1] - 1)
+def _signed(bits: int) -> int:
+    """Return the int64 with the bits of a uint64."""
+    return bits - 2**64 if bits >= 2**63 else bits

@@ -17,7 +17,7 @@ from model_worker.loading.load_errors import UnsupportedModelError
 from model_worker.sequence import Extent, RowParams, Sequence
 from model_worker.torch_engine.direct_calls import uncompiled
 from model_worker.torch_engine.transformers_engine import TransformersEngine
-from rpc.seeds import uniform
+from rpc.seeds import number
 
 # Root mean square of the difference of two logit vectors over their spread: the rounding of a sound model on the left
 # of the bound, anything from 0.5 to 2 where a token too many or too few was seen.
@@ -89,7 +89,7 @@ def _named(model: PreTrainedModel, adapters: tuple[str, ...]) -> str:
 
 
 def _prompt(seed: int, length: int, vocabulary: int) -> list[int]:
-    return [int(uniform(seed, position) * vocabulary) for position in range(length)]
+    return [int(number(seed, position) * vocabulary) for position in range(length)]
 
 
 def _eager_logits(engine: TransformersEngine, model: PreTrainedModel, row: Sequence) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The draw: inverse CDF at the point that (seed, position) gives, each row for itself."""
+"""The draw: the race of (seed, position) among what the filters left, each row for itself."""
 
 from array import array
 from dataclasses import replace
@@ -14,7 +14,8 @@ from model_worker.sequence import RowParams, SamplingParams, Sequence
 from model_worker.torch_engine import draw, sampling
 from model_worker.torch_engine.draw import NOT_NUMBERS, draw_tokens, sample
 from model_worker.torch_engine.isolation import SAMPLING_FAILED
-from rpc.seeds import uniform
+from rpc.seeds import hash64
+from tests.model_worker.torch_engine.test_race import winner
 from tests.model_worker.torch_engine.test_sampling import generated, law_of_transformers
 
 
@@ -39,21 +40,9 @@ class Operations(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize(
-    ("number", "token"),
-    [(0.0, 1), (0.2499, 1), (0.25, 2), (0.7499, 2), (0.75, 4), (1 - 2**-53, 4)],
-)
-@pytest.mark.parametrize("width", [0, 3, 5])
-def test_the_token_is_the_first_whose_cumulative_probability_exceeds_the_number(monkeypatch, number, token, width):
-    monkeypatch.setattr(draw, "uniform", lambda seed, position: number)
-    logits = torch.tensor([[0.0, 0.25, 0.5, 0.0, 0.25]], dtype=torch.float64).log()
-    assert sample(logits, [SamplingParams(1.0, min_p=0.1)], [0], width)[0].item() == token
-
-
-def test_a_number_comes_from_the_seed_and_the_position_of_the_token_drawn():
-    logits = torch.zeros(1, 1000)
-    [drawn] = draw_tokens(logits, [row(ids=12, sampling=SamplingParams(1.0, seed=99))])
-    assert drawn == Draw(int(uniform(99, 12) * 1000))
+def test_the_race_is_that_of_the_seed_and_the_position_of_the_token_drawn():
+    [drawn] = draw_tokens(torch.zeros(1, 1000), [row(ids=12, sampling=SamplingParams(1.0, seed=99))])
+    assert drawn == Draw(winner(99, 12, [1.0] * 1000))
 
 
 def test_the_frequencies_of_many_positions_follow_the_law():
@@ -82,9 +71,7 @@ def test_a_token_does_not_depend_on_neighbours_nor_on_how_wide_one_looked(monkey
     rows = [row(ids=3 + index, sampling=one) for index, one in enumerate(params)]
     expected = []
     for one, sequence, line in zip(params, rows, logits, strict=True):
-        cumulative = law_of_transformers(line, one).cumsum(dim=-1)
-        point = uniform(one.seed, len(sequence.ids)) * cumulative[-1]
-        expected.append(Draw(torch.searchsorted(cumulative, point, right=True).item()))
+        expected.append(Draw(winner(one.seed, len(sequence.ids), law_of_transformers(line, one).tolist())))
     assert draw_tokens(logits, rows) == expected
     assert [draw_tokens(logits[i : i + 1], [one])[0] for i, one in enumerate(rows)] == expected
 
@@ -178,12 +165,12 @@ def test_a_row_whose_parameters_raise_fails_alone_and_the_others_draw_what_they_
     ]
     expected = draw_tokens(logits, rows)
 
-    def broken(seed: int, position: int) -> float:
+    def broken(seed: int, position: int) -> int:
         if seed == 2:
             raise ZeroDivisionError
-        return uniform(seed, position)
+        return hash64(seed, position)
 
-    monkeypatch.setattr(draw, "uniform", broken)
+    monkeypatch.setattr(draw, "hash64", broken)
     assert draw_tokens(logits, rows) == [*expected[:2], SAMPLING_FAILED, expected[3]]
     assert "ZeroDivisionError" in caplog.text
 
@@ -193,6 +180,6 @@ def test_want_of_memory_concerns_the_step_not_a_row(monkeypatch, error):
     def starved(*_args):
         raise error
 
-    monkeypatch.setattr(draw, "uniform", starved)
+    monkeypatch.setattr(draw, "hash64", starved)
     with pytest.raises(OutOfMemory):
         draw_tokens(torch.zeros(2, 5), [row(), row(sampling=SamplingParams(1.0))])
