@@ -12,9 +12,12 @@ from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import nn
+from torch.nn.functional import pad
 
 from model_worker.engine import Segment
 from model_worker.loading.load_errors import UnsupportedModelError
+
+_ROWS_PER_THREAD = 8  # with fewer, the rows of a product on a CPU may depend on how many there are
 
 LoraOperator: TypeAlias = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]  # out (changed), x, layer
 
@@ -59,13 +62,15 @@ class LoraPair(NamedTuple):
 
     def add_to(self, out: torch.Tensor, x: torch.Tensor) -> None:
         """Add what the pair makes of `x` [n, in] to `out` [n, out], in place."""
-        if x.shape[0] == 1 and x.device.type == "cpu":
-            # A CPU multiplies one row by another kernel than two or more, which rounds differently; above that its
-            # rows do not depend on their number. So a row's text under int8 is the same in any batch.
-            twice = torch.addmm(out.expand(2, -1), x.expand(2, -1) @ self.a, self.b, alpha=self.scaling)
-            out.copy_(twice[:1])
+        rows = x.shape[0]
+        missing = _ROWS_PER_THREAD * torch.get_num_threads() - rows
+        if missing > 0 and x.device.type == "cpu":
+            # A CPU multiplies few rows by other kernels than many, which round differently: on Intel's one row, on
+            # AMD's one to three for each thread. Above that rows do not depend on their number. So a row's text under
+            # int8 is the same in any batch.
+            out.add_(pad(x, (0, 0, 0, missing)).mm(self.a).mm(self.b)[:rows], alpha=self.scaling)
         else:
-            out.addmm_(x @ self.a, self.b, alpha=self.scaling)
+            out.add_(x.mm(self.a).mm(self.b), alpha=self.scaling)
 
 
 class LoraLinear(nn.Module):
