@@ -80,7 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             model=given.model,
             quantization="int8",
             threads=granted_cores(),
-            compile_folder=given.compile_cache.expanduser(),
+            compile=True,
+            code_folder=given.compile_cache,
         ),
         lambda _: None,
     )

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
+from model_worker.loading.private_folder import CODE_FOLDER
 from model_worker.loading.schemes import ComputeDtype, SchemeOption
 from rpc.settings import ServiceSettings, option
 
@@ -67,9 +68,10 @@ class WorkerSettings(ServiceSettings):
     max_lora_rank: int = option("largest rank of an adapter", 64, at_least=1, at_most=4096)
     threads: int | None = option("CPU threads; none: the cores our cgroup grants", None, at_least=1, at_most=1024)
     compile: bool = option("compile the model's layers when loading; needs a C++ compiler, takes up to a minute", False)
-    compile_cache: Path = option(
-        "with --compile: folder for compiled code, for the next start", Path("~/.cache/tokenmill/compiled")
+    native_kernels: bool = option(
+        "on a CPU with a C++ compiler: our own code for attention and int8, which takes seconds to compile, once", True
     )
+    compile_cache: Path = option("folder for compiled code, for the next start", CODE_FOLDER)
     seed: int = option(
         "of sampling rows whose caller gives none (a gateway always does)", 0, at_least=0, at_most=2**64 - 1
     )

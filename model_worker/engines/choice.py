@@ -47,7 +47,9 @@ def _transformers(settings: WorkerSettings, progress: Callable[[LoadProgress], N
         threads=settings.threads or granted_cores(),
         adapters=adapter_folders(settings.lora_modules, settings.model_name),
         max_lora_rank=settings.max_lora_rank,
-        compile_folder=settings.compile_cache if settings.compile else None,
+        compile=settings.compile,
+        native=settings.native_kernels,
+        code_folder=settings.compile_cache,
     )
     return loader.load_engine(wanted, progress)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from model_worker.loading.load_errors import UnavailableOptionError
 
+CODE_FOLDER = Path("~/.cache/tokenmill/compiled")  # for what is compiled here, unless another is given
 _WRITABLE_BY_OTHERS = 0o022
 _ROOT = 0
 

@@ -20,8 +20,7 @@ from model_worker.engine import OutOfMemory
 from model_worker.torch_engine.direct_calls import Backend, DirectModule
 from model_worker.torch_engine.int8.joining import JoinLinears
 from model_worker.torch_engine.int8.linear import Int8Linear
-from model_worker.torch_engine.int8.packed_linear import PackedLinear, pack_linears
-from model_worker.torch_engine.native.library import native_library
+from model_worker.torch_engine.int8.packed_linear import PackedLinear
 
 _LONGEST_REASON = 300  # characters of what the compiler has to say
 _OPTIONS = {
@@ -42,7 +41,6 @@ def compiled(model: PreTrainedModel, folder: Path, run: Callable[[], None]) -> b
     out to need another graph then runs eager. Errors: what `run` raises where the model is eager, too.
     """
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
-    pack_linears(model, native_library(folder))
     backend = Backend(_OPTIONS | (_BETWEEN_NATIVE if _has_packed(model) else {}))
     regions = [DirectModule(module, backend) for module in _regions(model)]
     try:

@@ -11,6 +11,7 @@ import torch
 
 from model_worker.loading.load_errors import UnavailableOptionError
 from model_worker.loading.model_files import ModelFiles
+from model_worker.loading.private_folder import CODE_FOLDER
 from model_worker.loading.schemes import QuantizationOptions, Scheme, SchemeOption
 
 _COMPUTE_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -32,7 +33,9 @@ class LoadSettings:
     threads: int | None = None  # of one torch operation
     adapters: Mapping[str, Path] = field(default_factory=dict)  # folders of LoRA adapters, by name
     max_lora_rank: int = 64
-    compile_folder: Path | None = None  # compile, and keep there what is compiled
+    compile: bool = False  # the model's layers; takes our C++ too
+    native: bool = False  # our C++, on a CPU, where it can be had
+    code_folder: Path = CODE_FOLDER  # for what is compiled
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,7 @@ class LoadPlan:
         """Errors: UnavailableOptionError."""
         device = _device(settings)
         spread = settings.device_map == "auto" and torch.cuda.device_count() > 1
-        if spread and settings.compile_folder is not None:
+        if spread and settings.compile:
             raise UnavailableOptionError(
                 "--compile: not for a model that --device-map auto spreads over several devices"
             )

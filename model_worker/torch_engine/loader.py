@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from functools import partial
-from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel
@@ -27,11 +26,12 @@ from model_worker.loading.private_folder import private_folder
 from model_worker.torch_engine.attention.choice import attention_kernel
 from model_worker.torch_engine.attention_probe import probe_layers
 from model_worker.torch_engine.compilation import compiled
+from model_worker.torch_engine.int8.packed_linear import pack_linears
 from model_worker.torch_engine.kv_budget import kv_capacity
 from model_worker.torch_engine.kv_storage import LayerShape
 from model_worker.torch_engine.load_plan import LoadPlan, LoadSettings
 from model_worker.torch_engine.lora_weights import adapter_bytes, attach_adapters
-from model_worker.torch_engine.native.library import cpp_compiler, native_library
+from model_worker.torch_engine.native.library import NativeLibrary, cpp_compiler, native_library
 from model_worker.torch_engine.pretrained import load_pretrained
 from model_worker.torch_engine.rope_check import check_rope
 from model_worker.torch_engine.self_test import SELF_TEST_TOKENS, self_test
@@ -41,6 +41,7 @@ from model_worker.torch_engine.warm_up import WARM_UP_TOKENS, warm_up
 from model_worker.torch_engine.weight_report import weigh
 
 _WEIGHTS_SHARE = 0.9  # of the time that loading takes
+_CODE_OPTION = "--compile-cache"
 _log = logging.getLogger("tokenmill.worker.load")
 
 
@@ -50,13 +51,14 @@ def load_engine(settings: LoadSettings, progress: Callable[[LoadProgress], None]
     `progress` is called from this thread. Errors: LoadError (one line for the operator), OutOfMemory.
     """
     progress(LoadProgress("checking files", 0.0))
-    compile_folder = settings.compile_folder and private_folder(settings.compile_folder, "--compile-cache")
-    if compile_folder is not None:
-        cpp_compiler()  # a missing one is told now, not when the weights are loaded
+    if settings.compile:  # what is missing is told now, not when the weights are loaded
+        private_folder(settings.code_folder, _CODE_OPTION)
+        cpp_compiler()
     files = read_model_files(settings.model)
     adapters = read_adapter_files(settings.adapters, settings.max_lora_rank)
     context_length = _context_length(settings, files)
     plan = LoadPlan.of(settings, files)
+    library = _native_library(settings) if plan.device.type == "cpu" else None
     _use_threads(settings.threads)
 
     stage: LoadStage = "loading weights" if plan.scheme == "none" or plan.stored else "quantizing"
@@ -72,14 +74,14 @@ def load_engine(settings: LoadSettings, progress: Callable[[LoadProgress], None]
     lora = attach_adapters(model, adapters, plan.dtype)
     check_rope(model.config.get_text_config(), context_length)
     layers = probe_layers(model)
-    kernel = attention_kernel(layers.values(), plan.scheme, compile_folder)
+    kernel = attention_kernel(layers.values(), plan.scheme, library)
     spec = dataclasses.replace(
         _spec(settings, files, plan, model, layers.values()),
         weight_bytes=weights.total_bytes + adapter_bytes(model),
         adapters=tuple(adapter.name for adapter in adapters),
     )
-    helpers = _helpers(compile_folder)
-    return _ready(TransformersEngine(model, layers, spec, kernel, lora, helpers), model, compile_folder, progress)
+    engine = TransformersEngine(model, layers, spec, kernel, lora, _helpers(library))
+    return _ready(engine, model, library, settings, progress)
 
 
 def _spec(
@@ -146,29 +148,52 @@ def _use_threads(threads: int | None) -> None:
         torch.set_num_interop_threads(1)
 
 
-def _helpers(compile_folder: Path | None) -> Callable[[], AbstractContextManager[None]]:
+def _native_library(settings: LoadSettings) -> NativeLibrary | None:
+    """Return our C++; None where it is not wanted or, unless the model is to be compiled, not to be had.
+
+    Errors: UnavailableOptionError.
+    """
+    if not settings.native and not settings.compile:
+        return None
+    try:
+        return native_library(private_folder(settings.code_folder, _CODE_OPTION))
+    except UnavailableOptionError as error:
+        if settings.compile:
+            raise
+        _log.warning("without our own code for CPUs, which is several times faster: %s", error)
+        return None
+
+
+def _helpers(library: NativeLibrary | None) -> Callable[[], AbstractContextManager[None]]:
     """Return what lets the threads of our C++ take part in a step, if there is any."""
-    if compile_folder is None:
+    if library is None:
         return contextlib.nullcontext
-    return partial(native_library(compile_folder).helpers_awake, torch.get_num_threads())
+    return partial(library.helpers_awake, torch.get_num_threads())
 
 
 def _ready(
     engine: TransformersEngine,
     model: PreTrainedModel,
-    compile_folder: Path | None,
+    library: NativeLibrary | None,
+    settings: LoadSettings,
     progress: Callable[[LoadProgress], None],
 ) -> TransformersEngine:
-    """Test `engine` and compile its model, or close it. Errors: UnsupportedModelError, OutOfMemory."""
+    """Test `engine`, then let our C++ have its int8 layers, and compile its model; or close it.
+
+    Errors: UnsupportedModelError, OutOfMemory.
+    """
     try:
         progress(LoadProgress("testing", 0.95))
         with unrounded_activations(model):
             result = self_test(engine, model)
         give_back_freed()
         _log.info("self-test passed: deviation %.2g of at most %.2g", result.deviation, result.tolerance)
-        if compile_folder is not None:
+        if library is not None:
+            pack_linears(model, library)
+        if settings.compile:
             progress(LoadProgress("compiling", 0.96))
-            is_compiled = compiled(model, compile_folder, partial(warm_up, engine))
+            folder = private_folder(settings.code_folder, _CODE_OPTION)
+            is_compiled = compiled(model, folder, partial(warm_up, engine))
             engine.spec = dataclasses.replace(engine.spec, compiled=is_compiled)
             if is_compiled and engine.spec.quantization == "none":
                 self_test(engine, model)  # looking past the rounding of others would take other code than is served

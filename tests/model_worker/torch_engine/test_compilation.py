@@ -13,6 +13,7 @@ from model_worker.engine import OutOfMemory
 from model_worker.sequence import Extent
 from model_worker.torch_engine.attention.native import NativeAttention
 from model_worker.torch_engine.compilation import compiled
+from model_worker.torch_engine.int8.packed_linear import pack_linears
 from model_worker.torch_engine.int8.quantizer import quantize_to_int8
 from model_worker.torch_engine.transformers_engine import TransformersEngine
 from model_worker.torch_engine.warm_up import warm_up
@@ -76,6 +77,7 @@ def test_compiled_families_give_the_tokens_of_generate(family, compiles, folder,
 def test_a_compiled_int8_row_has_the_same_bits_alone_and_beside_others(folder, native):
     model = tiny_model("llama", dtype=torch.float32)
     quantize_to_int8(model, torch.device("cpu"))
+    pack_linears(model, native)
     lengths = [(30, 7, 10), (9, 9, 8), (17, 4, 6)]
     with compiling(), engine_for(model, kernel=NativeAttention(native), native=native, quantization="int8") as engine:
         assert compiled(model, folder, partial(warm_up, engine))

@@ -95,9 +95,9 @@ def test_accelerate_places_a_spread_model_on_the_gpus_alone(files, gpus, monkeyp
     assert (asked["device_map"], asked["max_memory"]) == ({"": torch.device("cuda", 1)}, None)
 
 
-def test_what_is_spread_over_several_devices_is_not_compiled(files, gpus, tmp_path):
+def test_what_is_spread_over_several_devices_is_not_compiled(files, gpus):
     gpus(2)
     assert plan(files, device_map="auto").spread
     with pytest.raises(UnavailableOptionError, match="--compile: not for a model that --device-map auto spreads"):
-        plan(files, device_map="auto", compile_folder=tmp_path)
-    assert not plan(files, compile_folder=tmp_path).spread
+        plan(files, device_map="auto", compile=True)
+    assert not plan(files, compile=True).spread

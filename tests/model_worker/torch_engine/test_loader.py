@@ -14,6 +14,9 @@ from model_worker.loading.load_errors import LoadError, ModelFolderError, Unavai
 from model_worker.loading.load_progress import LoadProgress
 from model_worker.loading.model_files import read_model_files
 from model_worker.sequence import Extent
+from model_worker.torch_engine.int8.linear import Int8Linear
+from model_worker.torch_engine.int8.native import native_products
+from model_worker.torch_engine.int8.packed_linear import PackedLinear
 from model_worker.torch_engine.load_plan import LoadPlan, LoadSettings
 from model_worker.torch_engine.loader import load_engine
 from model_worker.torch_engine.rope_check import check_rope
@@ -216,13 +219,44 @@ def test_rotary_embeddings_that_depend_on_the_longest_row_are_refused(rope, cons
 def test_a_folder_for_compiled_code_that_others_may_write_to_is_refused_before_anything_is_read(tmp_path):
     tmp_path.chmod(0o777)
     with pytest.raises(UnavailableOptionError, match="other users may write there"):
-        load_engine(LoadSettings(model=tmp_path / "no-model", compile_folder=tmp_path), lambda _: None)
+        load_engine(LoadSettings(model=tmp_path / "no-model", compile=True, code_folder=tmp_path), lambda _: None)
 
 
 def test_a_missing_compiler_is_told_before_anything_is_read(tmp_path, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(UnavailableOptionError, match="no C\\+\\+ compiler"):
-        load_engine(LoadSettings(model=tmp_path / "no-model", compile_folder=tmp_path), lambda _: None)
+        load_engine(LoadSettings(model=tmp_path / "no-model", compile=True, code_folder=tmp_path), lambda _: None)
+
+
+def count(engine, kind):
+    return sum(isinstance(module, kind) for module in engine._model.modules())
+
+
+def test_on_a_cpu_our_own_code_computes_int8_where_it_is_wanted_and_says_the_same(folder, tmp_path, native):
+    tokens = []
+    for wanted in (False, True):
+        engine = load(folder, quantization="int8", native=wanted, code_folder=tmp_path / "code")
+        own = count(engine, PackedLinear)
+        assert (own > 0) == (wanted and native_products(native) is not None)
+        assert own == 0 or count(engine, Int8Linear) == 0
+        tokens.append(drive(engine, [Row(sequence_of(prompt_of(9, 1), Extent(0, 32)), 8)]))
+        engine.close()
+    assert tokens[0] == tokens[1]
+
+
+@pytest.mark.parametrize("missing", ["compiler", "folder"])
+def test_without_our_own_code_a_model_is_served_all_the_same(folder, tmp_path, monkeypatch, caplog, missing):
+    if missing == "compiler":
+        monkeypatch.setenv("CXX", "no-such-compiler")
+    else:
+        tmp_path.chmod(0o777)
+    engine = load(folder, quantization="int8", native=True, code_folder=tmp_path)
+    try:
+        assert count(engine, PackedLinear) == 0
+    finally:
+        engine.close()
+    [line] = [line for line in caplog.messages if line.startswith("without our own code for CPUs")]
+    assert ("no C++ compiler" if missing == "compiler" else "other users may write there") in line
 
 
 @pytest.mark.slow
@@ -231,7 +265,7 @@ def test_compiled_layers_that_compute_something_else_are_refused(folder, tmp_pat
     """What is served is tested, too: here a layer whose compiled code leaves its attention out."""
     from transformers.models.llama import modeling_llama
 
-    good = load(folder, quantization="none", compile_folder=tmp_path / "good")
+    good = load(folder, quantization="none", compile=True, code_folder=tmp_path / "good")
     assert good.spec.compiled
     good.close()
     torch.compiler.set_stance("default")
@@ -244,6 +278,6 @@ def test_compiled_layers_that_compute_something_else_are_refused(folder, tmp_pat
 
     monkeypatch.setattr(modeling_llama.LlamaAttention, "forward", wrong)
     with pytest.raises(UnsupportedModelError, match="failed the self-test"):
-        load(folder, quantization="none", compile_folder=tmp_path / "wrong")
+        load(folder, quantization="none", compile=True, code_folder=tmp_path / "wrong")
     torch.compiler.set_stance("default")
     torch._dynamo.reset()

@@ -211,15 +211,15 @@ def test_the_compiled_kernel_gives_a_query_the_same_bits_in_any_company(  # noqa
         torch.set_num_threads(before)
 
 
-def test_the_kernel_is_chosen_by_what_the_layers_store_and_what_may_be_compiled(tmp_path, monkeypatch):
-    def chosen(dtype, device, folder=None, **sizes):
+def test_the_kernel_is_chosen_by_what_the_layers_store_and_whether_our_code_can_be_had(native, monkeypatch):
+    def chosen(dtype, device, library=None, **sizes):
         shape = LayerShape(**{"kv_heads": 2, "key_size": 64, "value_size": 64} | sizes, dtype=dtype, device=device)
-        return type(attention_kernel([shape], "none", folder))
+        return type(attention_kernel([shape], "none", library))
 
     cuda = torch.device("cuda")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
-    assert chosen(torch.float32, CPU, tmp_path) is NativeAttention
-    assert chosen(torch.bfloat16, CPU, tmp_path) is ViewAttention
+    assert chosen(torch.float32, CPU, native) is NativeAttention
+    assert chosen(torch.bfloat16, CPU, native) is ViewAttention
     assert chosen(torch.float32, CPU) is ViewAttention
     assert chosen(torch.float32, cuda) is PaddedAttention
     assert chosen(torch.bfloat16, cuda) is VarlenAttention
