@@ -2,7 +2,8 @@
 //
 // OpenMP's threads are a team: a call waits until each of them has arrived, and what arrives late, because another
 // process has its core, holds everybody up. Here whoever is there takes the next part. A thread without work spins,
-// which is a hundred times faster than being woken, but lets others have its core; between steps it sleeps.
+// which is a hundred times faster than being woken, but lets others have its core; after a while, and between steps, it
+// sleeps.
 
 #pragma once
 
