@@ -18,7 +18,7 @@ from model_worker.torch_engine.native.library import NativeLibrary
 from model_worker.torch_engine.opaque_operator import OpaqueOperator
 
 _LARGEST_IN_FEATURES = 2**16  # sums of products of a byte and 127 stay below 2^31
-_PANEL, _NUMBERS = 32, 4  # outputs and inputs that stand side by side in packed weights
+_NUMBERS = 4  # inputs that stand side by side in packed weights
 _SCHEMA = "(Tensor x, Tensor[] packed, Tensor[] scales, Tensor?[] biases) -> Tensor[]"
 
 
@@ -30,6 +30,7 @@ class NativeProducts:
     """
 
     def __init__(self, library: NativeLibrary) -> None:
+        self._panel = ctypes.c_int64.in_dll(library.functions, "int8_panel").value  # what suits the processor
         self._function = library.functions.int8_linears
         self._function.restype = None
         self._function.argtypes = [
@@ -46,6 +47,16 @@ class NativeProducts:
     def supports(weight: torch.Tensor) -> bool:
         """Whether `weight` [out, in] can be packed."""
         return weight.device.type == "cpu" and weight.shape[1] <= _LARGEST_IN_FEATURES
+
+    def pack(self, weight: torch.Tensor) -> torch.Tensor:
+        """Return `weight`, int8 [out, in], as the code reads it: uint8 [out / panel, in / 4, panel, 4].
+
+        In it stands w + 128, and zeros around.
+        """
+        out_features, in_features = weight.shape
+        padded = pad(weight, (0, -in_features % _NUMBERS, 0, -out_features % self._panel))
+        panels = padded.view(torch.uint8).bitwise_xor(128).view(-1, self._panel, padded.shape[1] // _NUMBERS, _NUMBERS)
+        return panels.transpose(1, 2).contiguous()
 
     def _compute(
         self,
@@ -84,14 +95,6 @@ class NativeProducts:
 def native_products(library: NativeLibrary) -> NativeProducts | None:
     """Return the products in `library`; the operator is for the whole process. None: not for this processor."""
     return NativeProducts(library) if hasattr(library.functions, "int8_linears") else None
-
-
-def pack(weight: torch.Tensor) -> torch.Tensor:
-    """Return `weight`, int8 [out, in], as the code reads it: uint8 [out / 32, in / 4, 32, 4], w + 128, zeros around."""
-    out_features, in_features = weight.shape
-    padded = pad(weight, (0, -in_features % _NUMBERS, 0, -out_features % _PANEL))
-    panels = padded.view(torch.uint8).bitwise_xor(128).view(-1, _PANEL, padded.shape[1] // _NUMBERS, _NUMBERS)
-    return panels.transpose(1, 2).contiguous()
 
 
 def _like_linears(

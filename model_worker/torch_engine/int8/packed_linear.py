@@ -7,7 +7,7 @@ from torch import nn
 
 from model_worker.loading.load_errors import UnsupportedModelError
 from model_worker.torch_engine.int8.linear import Int8Linear
-from model_worker.torch_engine.int8.native import NativeProducts, native_products, pack
+from model_worker.torch_engine.int8.native import NativeProducts, native_products
 from model_worker.torch_engine.native.library import NativeLibrary
 
 _COMPARED_ROWS = 3
@@ -18,7 +18,7 @@ class PackedLinear(nn.Module):
 
     def __init__(self, layer: Int8Linear, products: NativeProducts) -> None:
         super().__init__()
-        self.register_buffer("packed", pack(layer.weight))
+        self.register_buffer("packed", products.pack(layer.weight))
         self.register_buffer("weight_scale", layer.weight_scale)
         self.register_buffer("bias", None if layer.bias is None else layer.bias.float())
         self.packed: torch.Tensor
