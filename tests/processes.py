@@ -43,9 +43,10 @@ class Process:
             assert not self._reading.done(), f"{message!r} was never logged, only {self.lines}"
             await self._more.wait()
 
-    async def has_logged(self, message: str, times: int) -> None:
-        """Return once so many lines of the log, from its beginning, have this message."""
-        while sum(line.startswith("{") and json.loads(line)["message"] == message for line in self.lines) < times:
+    async def has_logged(self, message: str, times: int, **fields: Any) -> None:
+        """Return once so many lines of the log, from its beginning, have this message and these fields."""
+        wanted = {"message": message, **fields}.items()
+        while sum(line.startswith("{") and wanted <= json.loads(line).items() for line in self.lines) < times:
             assert not self._reading.done(), f"{message!r} was not logged {times} times, only {self.lines}"
             self._more.clear()
             await self._more.wait()
