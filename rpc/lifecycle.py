@@ -1,7 +1,7 @@
 """How every service lives.
 
-Bind → load → warm up → ready. SIGTERM: readiness off → short wait → stop accepting → finish within grace → cancel →
-exit 0. A second signal exits now.
+Bind → load → warm up → ready. SIGTERM: readiness off → short wait → take what has come in → stop accepting → finish
+within grace → cancel → exit 0. A second signal exits now.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from rpc import log
-from rpc.health import Health
+from rpc.health import LIVENESS, Health
 from rpc.interceptor import CallInterceptor
 from rpc.running_calls import CLEAN_UP_SECONDS
 from rpc.settings import ServiceSettings
-from rpc.transport import SERVER_OPTIONS, join_address
+from rpc.transport import join_address, make_server, open_channel
 
 LOGGER = logging.getLogger("tokenmill.lifecycle")
 EXIT_OK, EXIT_FAILED = 0, 1
+TAKE_IN_SECONDS = 5.0  # the longest that a shutdown waits for its own event loop to take what has come in
 
 
 class StartError(Exception):
@@ -85,7 +86,7 @@ class Server:
         self.ready = asyncio.Event()
         self._stop = asyncio.Event()
         self._interceptor = CallInterceptor(id_in_headers=service.is_public)
-        self._grpc = grpc.aio.server(interceptors=[self._interceptor], options=SERVER_OPTIONS)
+        self._grpc = make_server(self._interceptor)
 
     async def run(self) -> int:
         """Bind, load, serve until told to stop or broken, shut down; return the exit code. Errors: StartError."""
@@ -146,6 +147,7 @@ class Server:
         log.event(LOGGER, logging.INFO, "draining", seconds=self.settings.drain_seconds)
         # In full, even when nothing runs: it is for the calls of those who have not heard yet.
         await asyncio.sleep(self.settings.drain_seconds)
+        await self._take_in()
         return EXIT_OK
 
     def stop(self) -> None:
@@ -156,6 +158,7 @@ class Server:
         """Readiness off, stop accepting, finish within grace, end what is left, free."""
         self.health.set_ready(ready=False)
         self.service.stop_accepting()
+        await self._take_in()
         # The library waits for every call, watches of health included, so its own grace is only the last resort.
         grace = self.settings.grace_seconds
         stopped = asyncio.create_task(self._grpc.stop(grace + CLEAN_UP_SECONDS))
@@ -163,6 +166,20 @@ class Server:
         await stopped
         await self.service.close()
         log.event(LOGGER, logging.INFO, "stopped", ended_calls=ended)
+
+    async def _take_in(self) -> None:
+        """Return once every call that has come in by now is being handled.
+
+        The library hands calls to our event loop one at a time, in order, and cancels those that still wait for it when
+        the server stops, as if their callers had left. So we make a call ourselves: after its answer none is older.
+        """
+        if not self.listening.is_set():
+            return
+        request = health_pb2.HealthCheckRequest(service=LIVENESS)
+        async with open_channel(join_address(self.settings.host, self.port)) as channel:
+            health: health_pb2_grpc.HealthAsyncStub = health_pb2_grpc.HealthStub(channel)
+            with suppress(grpc.aio.AioRpcError):  # it is too busy even for that
+                await health.Check(request, timeout=TAKE_IN_SECONDS)
 
 
 def run(make_service: Callable[[], Service], settings: ServiceSettings, program: str) -> NoReturn:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import signal
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
 GATEWAY, TOKENIZER, WORKER = "gateway", "tokenizer_service", "model_worker"
@@ -43,9 +43,10 @@ class Process:
             assert not self._reading.done(), f"{message!r} was never logged, only {self.lines}"
             await self._more.wait()
 
-    async def has_logged(self, message: str, times: int) -> None:
-        """Return once so many lines of the log, from its beginning, have this message."""
-        while sum(line.startswith("{") and json.loads(line)["message"] == message for line in self.lines) < times:
+    async def has_logged(self, message: str, times: int, **fields: Any) -> None:
+        """Return once so many lines of the log, from its beginning, have this message and these fields."""
+        wanted = {"message": message, **fields}.items()
+        while sum(line.startswith("{") and wanted <= json.loads(line).items() for line in self.lines) < times:
             assert not self._reading.done(), f"{message!r} was not logged {times} times, only {self.lines}"
             self._more.clear()
             await self._more.wait()
@@ -75,11 +76,10 @@ class Process:
 
 
 @asynccontextmanager
-async def process(module: str, *flags: str) -> AsyncIterator[Process]:
-    """`python -m module flags`; killed at the end if it still lives."""
-    started = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", module, "--log-format", "json", *flags, stderr=asyncio.subprocess.PIPE, env=os.environ
-    )
+async def process(module: str, *flags: str, within: Sequence[str] = ()) -> AsyncIterator[Process]:
+    """`python -m module flags`, as what the command `within` becomes; killed at the end if it still lives."""
+    command = *within, sys.executable, "-m", module, "--log-format", "json", *flags
+    started = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE, env=os.environ)
     running = Process(started)
     try:
         yield running
@@ -88,11 +88,14 @@ async def process(module: str, *flags: str) -> AsyncIterator[Process]:
 
 
 @asynccontextmanager
-async def ready_process(module: str, *flags: str) -> AsyncIterator[tuple[Process, str]]:
+async def ready_process(
+    module: str, *flags: str, host: str = "127.0.0.1", within: Sequence[str] = ()
+) -> AsyncIterator[tuple[Process, str]]:
     """A service that is ready, on a free port, and its address."""
-    async with process(module, "--port", "0", "--drain-seconds", "0", *flags) as running:
+    where = "--host", host, "--port", "0"
+    async with process(module, *where, "--drain-seconds", "0", *flags, within=within) as running:
         port = (await running.logged("ready"))["port"]
-        yield running, f"127.0.0.1:{port}"
+        yield running, f"{host}:{port}"
 
 
 def scripted(folder: Path, **script: Any) -> list[str]:

@@ -417,7 +417,7 @@ class TestLog:
             await anext(aiter(call := stub.StreamGenerate(REQUEST, metadata=metadata)))
             await call.code()
             await failure(stub.Generate(REQUEST))
-        lines = [json.loads(log.JsonFormatter().format(record)) for record in caplog.records]
+            lines = [json.loads(log.JsonFormatter().format(record)) for record in caplog.records]
         streamed, refused = [line for line in lines if line["message"] == "rpc"]
         assert streamed.pop("duration_ms") >= 0
         assert {key: streamed[key] for key in streamed if key != "time"} == {

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from tests.processes import Process
 
+CROWD = 300
 REQUEST = gateway_pb2.GenerateRequest()
 ECHO = worker_pb2.WorkerServiceGenerateRequest(stop_row=worker_pb2.StopRow(row=1))
 
@@ -105,6 +106,16 @@ class TestEndOfCalls:
             assert closed.is_set()
             error = await until_failure(call.read)
         assert error.code() is grpc.StatusCode.UNAVAILABLE
+
+    async def test_calls_that_have_come_in_before_the_stop_are_answered_though_nobody_had_taken_them_yet(self):
+        async with connected(ScriptedService()) as (server, channel):
+            stub = gateway_pb2_grpc.InferenceServiceStub(channel)
+            await stub.Generate(REQUEST)
+            calls = [stub.Generate(REQUEST) for _ in range(CROWD)]
+            await asyncio.sleep(0)  # sent now, though our server's loop, which is this one, has not seen any
+            server.stop()
+            assert await server.life == EXIT_OK
+            assert {await call.code() for call in calls} == {grpc.StatusCode.OK}
 
     async def test_nobody_waits_for_a_watch_of_the_load(self):
         async def watch(request, context):
