@@ -11,134 +11,78 @@
 #include <vector>
 
 #include "crew.h"
+#include "lanes.h"
 
 namespace {
 
 constexpr int64_t kPartWork = 1 << 15;  // multiply-adds: below this a part of a call is done sooner than shared
 constexpr int64_t kPartsPerThread = 8;  // histories differ in length
 
-template <typename T> struct Lanes;
-template <> struct Lanes<float> {
-  typedef float type __attribute__((vector_size(64)));
-  typedef int32_t places __attribute__((vector_size(64)));
-  static constexpr int64_t count = 16;
-};
-template <> struct Lanes<double> {
-  typedef double type __attribute__((vector_size(64)));
-  typedef int64_t places __attribute__((vector_size(64)));
-  static constexpr int64_t count = 8;
-};
-
-template <typename T> inline typename Lanes<T>::type load(const T* from) {
-  typename Lanes<T>::type lanes;
-  std::memcpy(&lanes, from, sizeof lanes);  // the arena is aligned to its numbers, not to whole vectors
-  return lanes;
-}
-
-template <typename T> inline void store(T* to, typename Lanes<T>::type lanes) { std::memcpy(to, &lanes, sizeof lanes); }
-
-// The first `count` numbers, and zeros.
-template <typename T> inline typename Lanes<T>::type load(const T* from, int64_t count) {
-  if (count == Lanes<T>::count) return load(from);
-  typename Lanes<T>::type lanes = {};
-  std::memcpy(&lanes, from, count * sizeof(T));
-  return lanes;
-}
-
-// `a` and `b` hold sums of several keys side by side, `Width` numbers each that are still to be added up. Both in one,
-// half as many numbers each: the same pairs are added for every key, wherever it stands.
-template <typename T, int64_t Width>
-inline typename Lanes<T>::type halve(typename Lanes<T>::type a, typename Lanes<T>::type b) {
-  typename Lanes<T>::places low, high;
-  for (int64_t i = 0; i < Lanes<T>::count; ++i) {
-    low[i] = i / (Width / 2) * Width + i % (Width / 2);
-    high[i] = low[i] + Width / 2;
-  }
-  return __builtin_shuffle(a, b, low) + __builtin_shuffle(a, b, high);
-}
-
-// The sums of `Count` vectors with `Width` numbers each that are still to be added up, as one vector; `Count` at most
-// `Width`, and with fewer there is as much left to be added up.
-template <typename T, int Count, int64_t Width = Lanes<T>::count>
-inline typename Lanes<T>::type sums(typename Lanes<T>::type* vectors) {
-  if constexpr (Count == 1) {
-    return vectors[0];
-  } else {
-    typename Lanes<T>::type halves[Count / 2];
-    #pragma GCC unroll 16
-    for (int i = 0; i < Count / 2; ++i) halves[i] = halve<T, Width>(vectors[2 * i], vectors[2 * i + 1]);
-    return sums<T, Count / 2, Width / 2>(halves);
-  }
-}
-
-template <typename T> inline T sum(typename Lanes<T>::type lanes) {
-  T total[Lanes<T>::count];
-  std::memcpy(total, &lanes, sizeof lanes);
-  for (int64_t half = Lanes<T>::count / 2; half > 0; half /= 2)
-    for (int64_t i = 0; i < half; ++i) total[i] += total[i + half];
-  return total[0];
-}
+// Of a processor with registers of 64 bytes, which has 32 of them, or of smaller ones, which has 16: so many keys for
+// `Heads` heads at once, and so many vectors of values, that all sums stay in registers.
+template <typename T, int Heads> constexpr int kKeys = kPieces == 1 ? Lanes<T>::count / 2 : Heads == 1 ? 4 : 2;
+template <int Heads> constexpr int kVectors = kPieces == 1 || Heads == 1 ? 4 : 2;
 
 // The products of `Heads` queries with as many keys as there are lanes, times `scale`; the last of the keys is `last`
-// (those behind it repeat it). In two parts: then all sums stay in registers.
+// (those behind it repeat it).
 template <typename T, int Heads>
 inline void products(T* scores, int64_t scores_stride, const T* query, int64_t query_stride, const T* keys,
                      int64_t stride, int64_t last, int64_t size, T scale) {
   constexpr int64_t lanes = Lanes<T>::count;
-  constexpr int half = lanes / 2;
-  typename Lanes<T>::type halves[Heads][2];
+  constexpr int some_keys = kKeys<T, Heads>, passes = lanes / some_keys;
+  Lanes<T> partial[Heads][passes];
   #pragma GCC unroll 2
-  for (int part = 0; part < 2; ++part) {
-    typename Lanes<T>::type parts[Heads][half];
-    const T* key[half];
+  for (int pass = 0; pass < passes; ++pass) {
+    Lanes<T> products[Heads][some_keys];
+    const T* key[some_keys];
     #pragma GCC unroll 16
-    for (int j = 0; j < half; ++j) {
-      const int64_t place = part * half + j;
+    for (int j = 0; j < some_keys; ++j) {
+      const int64_t place = pass * some_keys + j;
       key[j] = keys + (place < last ? place : last) * stride;
-      #pragma GCC unroll 4
-      for (int h = 0; h < Heads; ++h) parts[h][j] = typename Lanes<T>::type{};
     }
-    for (int64_t i = 0; i < size; i += lanes) {
-      const int64_t some = size - i < lanes ? size - i : lanes;
-      typename Lanes<T>::type q[Heads];
+    const auto add = [&](int64_t i, int64_t some) {
+      Lanes<T> q[Heads];
       #pragma GCC unroll 4
       for (int h = 0; h < Heads; ++h) q[h] = load(query + h * query_stride + i, some);
       #pragma GCC unroll 16
-      for (int j = 0; j < half; ++j) {
+      for (int j = 0; j < some_keys; ++j) {
         const auto k = load(key[j] + i, some);
         __builtin_prefetch(key[j] + lanes * stride + i);
         #pragma GCC unroll 4
-        for (int h = 0; h < Heads; ++h) parts[h][j] += q[h] * k;
+        for (int h = 0; h < Heads; ++h) products[h][j] += q[h] * k;
       }
-    }
+    };
+    int64_t i = 0;
+    for (; i + lanes <= size; i += lanes) add(i, lanes);
+    if (i < size) add(i, size - i);
     #pragma GCC unroll 4
-    for (int h = 0; h < Heads; ++h) halves[h][part] = sums<T, half>(parts[h]);
+    for (int h = 0; h < Heads; ++h) partial[h][pass] = sums<T, some_keys>(products[h]);
   }
   #pragma GCC unroll 4
-  for (int h = 0; h < Heads; ++h) store(scores + h * scores_stride, halve<T, 2>(halves[h][0], halves[h][1]) * scale);
+  for (int h = 0; h < Heads; ++h) store(scores + h * scores_stride, sums<T, passes, passes>(partial[h]) * scale);
 }
 
 // e^x for x <= 0, within 2 units in the last place: 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2], after Cephes' expf
 // (Moshier 1992). NaN stays NaN.
-inline Lanes<float>::type exponential(Lanes<float>::type x) {
-  const Lanes<float>::type least = Lanes<float>::type{} - 87.0f;  // e^-87 is nothing beside the largest weight, which is 1
+inline Piece<float>::type exponential(Piece<float>::type x) {
+  const Piece<float>::type least = Piece<float>::type{} - 87.0f;  // e^-87 is nothing beside the largest weight: 1
   x = x < least ? least : x;
-  const Lanes<float>::type n = (x * 1.44269504088896341f + 12582912.0f) - 12582912.0f;  // rounds to the nearest
-  const Lanes<float>::type r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-  Lanes<float>::type p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+  const Piece<float>::type n = (x * 1.44269504088896341f + 12582912.0f) - 12582912.0f;  // rounds to the nearest
+  const Piece<float>::type r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+  Piece<float>::type p = r * 1.9875691500e-4f + 1.3981999507e-3f;
   p = p * r + 8.3334519073e-3f;
   p = p * r + 4.1665795894e-2f;
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.0f;
-  const auto bits = (__builtin_convertvector(n, Lanes<float>::places) + 127) << 23;
-  Lanes<float>::type power;
+  const auto bits = (__builtin_convertvector(n, Piece<float>::places) + 127) << 23;
+  Piece<float>::type power;
   std::memcpy(&power, &bits, sizeof power);
   return p * power;
 }
 
-inline Lanes<double>::type exponential(Lanes<double>::type x) {
-  for (int64_t i = 0; i < Lanes<double>::count; ++i) x[i] = std::exp(x[i]);
+inline Piece<double>::type exponential(Piece<double>::type x) {
+  for (size_t i = 0; i < sizeof x / sizeof x[0]; ++i) x[i] = std::exp(x[i]);
   return x;
 }
 
@@ -148,18 +92,20 @@ template <typename T> T softmax(T* scores, int64_t count, int64_t padded, const 
   constexpr int64_t lanes = Lanes<T>::count;
   for (int64_t j = count; j < padded; ++j) scores[j] = scores[count - 1];
   auto peaks = load(scores);
-  for (int64_t j = lanes; j < padded; j += lanes) {
-    const auto some = load(scores + j);
-    peaks = some > peaks ? some : peaks;
-  }
-  T peak = peaks[0];
-  for (int64_t i = 1; i < lanes; ++i) peak = peaks[i] > peak ? peaks[i] : peak;
+  for (int64_t j = lanes; j < padded; j += lanes) peaks = larger(peaks, load(scores + j));
+  T peak_of[lanes];
+  store(peak_of, peaks);
+  T peak = peak_of[0];
+  for (int64_t i = 1; i < lanes; ++i) peak = peak_of[i] > peak ? peak_of[i] : peak;
   if (sink && *sink > peak) peak = *sink;
-  for (int64_t j = 0; j < padded; j += lanes) store(scores + j, exponential(load(scores + j) - peak));
+  for (int64_t j = 0; j < padded; j += lanes) {
+    const auto some = load(scores + j);
+    store(scores + j, each(some, some, [peak](auto x, auto) { return exponential(x - peak); }));
+  }
   for (int64_t j = count; j < padded; ++j) scores[j] = 0;
-  typename Lanes<T>::type totals = {};
+  Lanes<T> totals;
   for (int64_t j = 0; j < padded; j += lanes) totals += load(scores + j);
-  T total = sum<T>(totals);
+  T total = sum(totals);
   if (sink) total += std::exp(*sink - peak);
   return total;
 }
@@ -169,11 +115,7 @@ template <typename T, int Heads, int Vectors>
 inline void mix(T* out, int64_t out_stride, const T* weights, int64_t weights_stride, const T* total, const T* values,
                 int64_t stride, int64_t count) {
   constexpr int64_t lanes = Lanes<T>::count;
-  typename Lanes<T>::type totals[Heads][Vectors];
-  #pragma GCC unroll 16
-  for (int h = 0; h < Heads; ++h)
-    #pragma GCC unroll 16
-    for (int v = 0; v < Vectors; ++v) totals[h][v] = typename Lanes<T>::type{};
+  Lanes<T> totals[Heads][Vectors];
   for (int64_t j = 0; j < count; ++j)
     #pragma GCC unroll 16
     for (int v = 0; v < Vectors; ++v) {
@@ -193,8 +135,8 @@ inline void mix_heads(T* out, int64_t size, const T* weights, int64_t weights_st
                       int64_t stride, int64_t count) {
   constexpr int64_t lanes = Lanes<T>::count;
   int64_t i = 0;
-  for (; i + 4 * lanes <= size; i += 4 * lanes)
-    mix<T, Heads, 4>(out + i, size, weights, weights_stride, total, values + i, stride, count);
+  for (; i + kVectors<Heads> * lanes <= size; i += kVectors<Heads> * lanes)
+    mix<T, Heads, kVectors<Heads>>(out + i, size, weights, weights_stride, total, values + i, stride, count);
   for (; i + lanes <= size; i += lanes)
     mix<T, Heads, 1>(out + i, size, weights, weights_stride, total, values + i, stride, count);
   for (; i < size; ++i)

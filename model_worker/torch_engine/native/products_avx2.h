@@ -2,7 +2,7 @@
 //
 // vpmaddubsw multiplies bytes without a sign by bytes with one and adds pairs of products in 16 bits, where it saturates.
 // 255 * 128 fits: so of pairs of a row's numbers that come to more, what each has beyond 64 is multiplied by itself. They
-// are few where a few outliers set a row's scale (0.4 % of the demo model's), and then this is a third faster than what is
+// are few where a few outliers set a row's scale (0.3 % of the demo model's), and then this is a third faster than what is
 // exact at once: |a| times w with the sign of a, a third instruction for the two execution ports that multiply.
 
 #pragma once
