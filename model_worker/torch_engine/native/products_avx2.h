@@ -18,7 +18,7 @@
 namespace {
 
 constexpr int64_t kPanel = 16;         // outputs that are computed together: two vectors of int32
-constexpr int64_t kMostRows = 7;       // in a tile: 12 sums, a vector of ones, and 3 that change fill the registers
+constexpr int64_t kMostRows = 6;       // in a tile: 12 sums, a vector of ones, and 3 that change fill the registers
 constexpr int64_t kFetchingTiles = 1;  // a tile takes longer than its weights' way from memory
 
 constexpr int kMost = 64;              // of a number whose pair comes to more than twice as much
