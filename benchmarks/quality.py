@@ -46,7 +46,7 @@ def configurations(model: Path) -> Mapping[str, LoadSettings]:
     return {
         EXACT: LoadSettings(model=model, quantization="none", dtype="float32"),
         "none, bfloat16": LoadSettings(model=model, quantization="none", dtype="bfloat16"),
-        "int8": LoadSettings(model=model, quantization="int8"),
+        "int8": LoadSettings(model=model, quantization="int8", native=True),  # as it is served
         "bnb-int8": LoadSettings(model=model, quantization="bnb-int8"),
         "bnb-nf4": LoadSettings(model=model, quantization="bnb-nf4"),
         "bnb-nf4, double": LoadSettings(model=model, quantization="bnb-nf4", quantization_options=double),

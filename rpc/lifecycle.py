@@ -190,6 +190,7 @@ def run(make_service: Callable[[], Service], settings: ServiceSettings, program:
     try:
         code = runner.run(_serve(make_service, settings))
     except StartError as error:
+        log.flush()  # the line for people comes last
         sys.stderr.write(f"{program}: {error}\n")
         code = EXIT_FAILED
     except Exception:
@@ -217,10 +218,11 @@ async def _serve(make_service: Callable[[], Service], settings: ServiceSettings)
 
 
 def _leave(code: int) -> NoReturn:
-    """End the process now, whatever its threads are doing; log lines are flushed as they are written."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):  # closed, or nobody reads any more
-            stream.flush()
+    """End the process now, whatever its threads are doing."""
+    if log.flush():  # else nobody reads, and who flushes would wait for ever
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):  # closed
+                stream.flush()
     os._exit(code)
 
 

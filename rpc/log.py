@@ -11,9 +11,12 @@ import traceback
 from pathlib import PurePath
 from typing import Any, Literal
 
+from rpc.log_writer import LogWriter
+
 LOGGER = logging.getLogger("tokenmill.log")
 LogFormat = Literal["json", "console"]
 FIELDS = "fields"
+FLUSH_SECONDS = 1.0  # that the end of a process waits for a reader of its log
 MAX_CAUSES = 8  # of one exception that are logged; a chain can be a circle
 
 
@@ -23,12 +26,18 @@ def configure(log_format: LogFormat, level: str) -> None:
     `level` holds for our own loggers ("tokenmill.…"). Those of libraries warn only: at lower levels they may quote what
     they work on.
     """
-    handler = logging.StreamHandler(sys.stderr)
+    handler = LogWriter(sys.stderr)
     handler.setFormatter(JsonFormatter() if log_format == "json" else ConsoleFormatter())
     least = logging.getLevelNamesMapping()[level.upper()]
     logging.basicConfig(handlers=[handler], level=max(least, logging.WARNING), force=True)
     logging.captureWarnings(capture=True)
     logging.getLogger("tokenmill").setLevel(least)
+
+
+def flush() -> bool:
+    """Wait until what was logged is written, unless nobody reads it. Whether it is."""
+    writers = [handler for handler in logging.getLogger().handlers if isinstance(handler, LogWriter)]
+    return all(writer.written(FLUSH_SECONDS) for writer in writers)
 
 
 def event(logger: logging.Logger, level: int, message: str, **fields: object) -> None:

@@ -9,6 +9,9 @@ from tests.real_model.stack import running_stack
 from tokenmill.v1 import generation_pb2
 
 pytestmark = pytest.mark.model
+# Words of sensible answers, by place in CHATS. Where an answer begins, two tokens may be closer than int8 is exact, and then
+# processors, and kernels, differ: so not every one has to hit.
+SENSIBLE = {0: "Paris", 3: "blue", 5: "4", 14: "Monday"}
 
 
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
@@ -22,7 +25,8 @@ def test_int8_answers_and_its_divergence_in_a_batch_is_measured(demo_model, tmp_
     with running_stack(demo_model, "--quantization", "int8", *flags) as int8:
         alone = [int8.stream_chat(request).texts[0] for request in requests]
         together = [outputs.texts[0] for outputs in int8.at_once(requests)]
-    assert "Paris" in alone[0]
+    found = [place for place, word in SENSIBLE.items() if word.lower() in alone[place].lower()]
+    assert len(found) >= len(SENSIBLE) - 1, [alone[place] for place in SENSIBLE]
     assert any(tmp_path.glob("**/*.so")) == compiled
     differing = sum(one != other for one, other in zip(alone, together, strict=True))
     print(f"\nint8, {'compiled' if compiled else 'eager'}: {differing} of {len(alone)} greedy texts differ in a batch")

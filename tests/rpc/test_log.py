@@ -30,6 +30,12 @@ def logging_as_before() -> Iterator[None]:
     ours.setLevel(ours_level)
 
 
+def written(capsys: pytest.CaptureFixture[str]) -> str:
+    """What has been logged since the last call."""
+    assert log.flush()
+    return capsys.readouterr().err
+
+
 def fail() -> None:
     try:
         raise KeyError(MARKER)
@@ -40,7 +46,7 @@ def fail() -> None:
 def test_an_event_is_one_json_object(capsys):
     log.configure("json", "info")
     log.event(LOGGER, logging.INFO, "two\nlines", tokens=3, path=pytest)
-    (line,) = capsys.readouterr().err.splitlines()
+    (line,) = written(capsys).splitlines()
     fields = json.loads(line)
     assert (fields["level"], fields["message"], fields["tokens"]) == ("info", "two\nlines", 3)
 
@@ -48,7 +54,7 @@ def test_an_event_is_one_json_object(capsys):
 def test_an_event_is_one_console_line(capsys):
     log.configure("console", "info")
     log.event(LOGGER, logging.INFO, "two\nlines", tokens=3)
-    (line,) = capsys.readouterr().err.splitlines()
+    (line,) = written(capsys).splitlines()
     assert line.endswith("INFO    tokenmill.test: two\\nlines tokens=3")
 
 
@@ -59,7 +65,7 @@ def test_an_exception_is_logged_by_its_types_and_frames_without_its_message(caps
         fail()
     except ValueError:
         LOGGER.exception("it failed")
-    (line,) = capsys.readouterr().err.splitlines()
+    (line,) = written(capsys).splitlines()
     assert "ValueError < KeyError" in line
     assert "test_log.py" in line
     assert MARKER not in line
@@ -76,10 +82,10 @@ def test_the_level_is_ours_and_libraries_warn_only(capsys):
     LOGGER.debug("ours")
     logging.getLogger("some_library").info("theirs")
     logging.getLogger("some_library").warning("their warning")
-    assert [line.rpartition(": ")[2] for line in capsys.readouterr().err.splitlines()] == ["ours", "their warning"]
+    assert [line.rpartition(": ")[2] for line in written(capsys).splitlines()] == ["ours", "their warning"]
     log.configure("console", "error")
     logging.getLogger("some_library").warning("their warning")
-    assert capsys.readouterr().err == ""
+    assert written(capsys) == ""
 
 
 def test_warnings_are_log_lines(capsys):
@@ -87,7 +93,7 @@ def test_warnings_are_log_lines(capsys):
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         warnings.warn("old age", stacklevel=1)
-    assert json.loads(capsys.readouterr().err)["logger"] == "py.warnings"
+    assert json.loads(written(capsys))["logger"] == "py.warnings"
 
 
 async def test_what_no_task_is_told_is_logged_without_its_message(capsys):
@@ -97,6 +103,6 @@ async def test_what_no_task_is_told_is_logged_without_its_message(capsys):
     loop.call_soon(fail)
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    line = capsys.readouterr().err
+    line = written(capsys)
     assert json.loads(line)["exception"] == "ValueError < KeyError"
     assert MARKER not in line
