@@ -9,8 +9,8 @@ from tests.real_model.stack import running_stack
 from tokenmill.v1 import generation_pb2
 
 pytestmark = pytest.mark.model
-# Words of sensible answers, by place in CHATS. Where an answer begins, two tokens may be closer than int8 is exact, and then
-# processors, and kernels, differ: so not every one has to hit.
+# Words of sensible answers, by place in CHATS. Where an answer begins, two tokens may be closer than int8 is exact, and
+# then processors, and kernels, differ: so not every one has to hit.
 SENSIBLE = {0: "Paris", 3: "blue", 5: "4", 14: "Monday"}
 
 
