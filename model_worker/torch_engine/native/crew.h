@@ -20,14 +20,14 @@ template <typename Compute> void share(int64_t parts, const Compute& compute) {
   share(parts, [](const void* call, int64_t part) { (*static_cast<const Compute*>(call))(part); }, &compute);
 }
 
-// How many threads take part: 1 while the helpers sleep.
+// How many threads take part: 1 between steps.
 int64_t size();
 
 }  // namespace crew
 
 extern "C" {
 
-// From here on `threads` - 1 helpers are awake, until they may rest.
+// From here on `threads` - 1 helpers take part, and sleep only while there is nothing to do, until they may rest.
 void wake_helpers(int64_t threads);
 void rest_helpers();
 }
