@@ -35,7 +35,6 @@ class GatewayService:
     """Owns the admission and the clients of both tiers. Ready: a worker seen once and its tokenizer fetched."""
 
     full_name = gateway_pb2.DESCRIPTOR.services_by_name["InferenceService"].full_name
-    is_public = True
 
     def __init__(self, settings: GatewaySettings) -> None:
         aliases, limits = _aliases(settings.model_alias), _limits(settings)

@@ -1,8 +1,9 @@
 """One RPC on its way through its handler: request id in and out, every exception to a status, one log line.
 
 Requests are decoded and responses encoded here and not by the library, which would answer a malformed one with UNKNOWN
-and an oversized one without details. The request id leaves with the first response and not before: a call whose headers
-have not been sent can still be retried by its caller.
+and an oversized one without details. The request id is returned after the last response: headers of our own would be an
+operation by itself for the library, a round trip through its threads before the first token. It sends headers along
+with the first response and not before, so that a call without a response can be retried by its caller's library.
 """
 
 from __future__ import annotations
@@ -35,13 +36,10 @@ Handler = Any
 class Call:
     """One RPC; owned by the task that handles it."""
 
-    def __init__(
-        self, handler: Handler, record: CallRecord, running: RunningCalls, *, id_in_headers: bool = True
-    ) -> None:
+    def __init__(self, handler: Handler, record: CallRecord, running: RunningCalls) -> None:
         self.handler = handler
         self.record = record
         self.running = running
-        self.id_in_headers = id_in_headers
         self.started = time.monotonic()
         self.request_id = (REQUEST_ID_KEY, record.request_id)
         self.is_quiet = record.method.startswith(QUIET_PREFIXES)
@@ -52,9 +50,7 @@ class Call:
         async with self.handled(context):
             method: Callable[..., Awaitable[Any]] = self.handler.stream_unary or self.handler.unary_unary
             response = await method(self.request(raw), context)
-            encoded = self.encode(response)
-            await self.send_headers(context)
-            return encoded
+            return self.encode(response)
 
     async def stream(self, raw: Any, context: Context) -> None:
         """Handle a method that answers with a stream.
@@ -64,23 +60,9 @@ class Call:
         """
         async with self.handled(context):
             method = self.handler.stream_stream or self.handler.unary_stream
-            headers_sent = False
             async with aclosing(method(self.request(raw), context)) as responses:
                 async for response in responses:
-                    encoded = self.encode(response)
-                    if not headers_sent:
-                        await self.send_headers(context)
-                        headers_sent = True
-                    await context.write(encoded)
-
-    async def send_headers(self, context: Context) -> None:
-        """Return the request id before the first response.
-
-        That is a round trip of its own through the library's threads, milliseconds where the cores are busy. Without
-        it the library sends its headers along with the response.
-        """
-        if self.id_in_headers:
-            await context.send_initial_metadata((self.request_id,))
+                    await context.write(self.encode(response))
 
     def request(self, raw: Any) -> Any:
         """The decoded request, or the iterator over decoded requests."""

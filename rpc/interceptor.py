@@ -14,14 +14,10 @@ from rpc.running_calls import RunningCalls
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
-    """Makes the calls of one server; `running` are those that have not ended.
+    """Makes the calls of one server; `running` are those that have not ended."""
 
-    With `id_in_headers` the request id is returned before the first response too, not only after the last.
-    """
-
-    def __init__(self, *, id_in_headers: bool) -> None:
+    def __init__(self) -> None:
         self.running = RunningCalls()
-        self._id_in_headers = id_in_headers
 
     async def intercept_service(
         self,
@@ -35,7 +31,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
         method = handler_call_details.method if found else "unknown"
         handler = found or UNKNOWN_METHOD
         record = CallRecord(method, request_id_from(metadata))
-        call = Call(handler, record, self.running, id_in_headers=self._id_in_headers)
+        call = Call(handler, record, self.running)
         if handler.response_streaming:
             make = _STREAM_STREAM if handler.request_streaming else _UNARY_STREAM
             return make(call.stream)

@@ -45,11 +45,6 @@ class Service(Protocol):
         """The gRPC service's full name, such as "tokenmill.v1.WorkerService"."""
         ...
 
-    @property
-    def is_public(self) -> bool:
-        """Whether others call it than our own gateway, which knows the request id that it sends."""
-        ...
-
     def register(self, server: grpc.aio.Server) -> None:
         """Add the servicer; until `start` has returned it answers UNAVAILABLE."""
         ...
@@ -85,7 +80,7 @@ class Server:
         self.listening = asyncio.Event()
         self.ready = asyncio.Event()
         self._stop = asyncio.Event()
-        self._interceptor = CallInterceptor(id_in_headers=service.is_public)
+        self._interceptor = CallInterceptor()
         self._grpc = make_server(self._interceptor)
 
     async def run(self) -> int:

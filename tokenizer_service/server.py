@@ -31,7 +31,6 @@ class TokenizerService:
     """Owns the encoding threads and the render processes. Ready: every model loaded and one text encoded with it."""
 
     full_name = tokenizer_pb2.DESCRIPTOR.services_by_name["TokenizerService"].full_name
-    is_public = False
 
     def __init__(self, settings: TokenizerSettings) -> None:
         threads = settings.threads or granted_cores()

@@ -32,7 +32,6 @@ class FakeService:
     """Serves nothing, but lives as every service does."""
 
     full_name = "tokenmill.tests.Fake"
-    is_public = True
 
     def __init__(self, behaviour: Behaviour) -> None:
         self.behaviour = behaviour

@@ -42,7 +42,6 @@ class ScriptedService:
     broken: asyncio.Event = field(default_factory=asyncio.Event)
     ends: list[str] = field(default_factory=list)
     full_name: str = FULL_NAME
-    is_public: bool = True
 
     def register(self, server: grpc.aio.Server) -> None:
         inference, worker = gateway_pb2_grpc.InferenceServiceServicer(), worker_pb2_grpc.WorkerServiceServicer()

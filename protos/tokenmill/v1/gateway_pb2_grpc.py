@@ -30,8 +30,9 @@ class InferenceServiceStub:
 
     A call that fails as a whole ends with a gRPC status carrying google.rpc details: ErrorInfo always (domain
     "tokenmill"), BadRequest with the field path on INVALID_ARGUMENT, RetryInfo where retrying helps.
-    Metadata: `x-request-id` is accepted, passed on and returned. `x-tenant-id` (--tenant-key) names who asks: tenants
-    share what there is to have. 1 to 128 letters, digits and ._:/+=@-, else INVALID_ARGUMENT; all without it are one.
+    Metadata: `x-request-id` is accepted, passed on and returned in the trailing metadata. `x-tenant-id` (--tenant-key)
+    names who asks: tenants share what there is to have. 1 to 128 letters, digits and ._:/+=@-, else INVALID_ARGUMENT; all
+    without it are one.
     """
 
     def __init__(self, channel):
@@ -82,8 +83,9 @@ class InferenceServiceServicer:
 
     A call that fails as a whole ends with a gRPC status carrying google.rpc details: ErrorInfo always (domain
     "tokenmill"), BadRequest with the field path on INVALID_ARGUMENT, RetryInfo where retrying helps.
-    Metadata: `x-request-id` is accepted, passed on and returned. `x-tenant-id` (--tenant-key) names who asks: tenants
-    share what there is to have. 1 to 128 letters, digits and ._:/+=@-, else INVALID_ARGUMENT; all without it are one.
+    Metadata: `x-request-id` is accepted, passed on and returned in the trailing metadata. `x-tenant-id` (--tenant-key)
+    names who asks: tenants share what there is to have. 1 to 128 letters, digits and ._:/+=@-, else INVALID_ARGUMENT; all
+    without it are one.
     """
 
     def Generate(self, request, context):
@@ -186,8 +188,9 @@ class InferenceService:
 
     A call that fails as a whole ends with a gRPC status carrying google.rpc details: ErrorInfo always (domain
     "tokenmill"), BadRequest with the field path on INVALID_ARGUMENT, RetryInfo where retrying helps.
-    Metadata: `x-request-id` is accepted, passed on and returned. `x-tenant-id` (--tenant-key) names who asks: tenants
-    share what there is to have. 1 to 128 letters, digits and ._:/+=@-, else INVALID_ARGUMENT; all without it are one.
+    Metadata: `x-request-id` is accepted, passed on and returned in the trailing metadata. `x-tenant-id` (--tenant-key)
+    names who asks: tenants share what there is to have. 1 to 128 letters, digits and ._:/+=@-, else INVALID_ARGUMENT; all
+    without it are one.
     """
 
     @staticmethod

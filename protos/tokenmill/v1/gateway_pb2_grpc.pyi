@@ -31,8 +31,9 @@ class InferenceServiceStub:
 
     A call that fails as a whole ends with a gRPC status carrying google.rpc details: ErrorInfo always (domain
     "tokenmill"), BadRequest with the field path on INVALID_ARGUMENT, RetryInfo where retrying helps.
-    Metadata: `x-request-id` is accepted, passed on and returned. `x-tenant-id` (--tenant-key) names who asks: tenants
-    share what there is to have. 1 to 128 letters, digits and ._:/+=@-, else INVALID_ARGUMENT; all without it are one.
+    Metadata: `x-request-id` is accepted, passed on and returned in the trailing metadata. `x-tenant-id` (--tenant-key)
+    names who asks: tenants share what there is to have. 1 to 128 letters, digits and ._:/+=@-, else INVALID_ARGUMENT; all
+    without it are one.
     """
 
     @_typing.overload
@@ -60,8 +61,9 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
 
     A call that fails as a whole ends with a gRPC status carrying google.rpc details: ErrorInfo always (domain
     "tokenmill"), BadRequest with the field path on INVALID_ARGUMENT, RetryInfo where retrying helps.
-    Metadata: `x-request-id` is accepted, passed on and returned. `x-tenant-id` (--tenant-key) names who asks: tenants
-    share what there is to have. 1 to 128 letters, digits and ._:/+=@-, else INVALID_ARGUMENT; all without it are one.
+    Metadata: `x-request-id` is accepted, passed on and returned in the trailing metadata. `x-tenant-id` (--tenant-key)
+    names who asks: tenants share what there is to have. 1 to 128 letters, digits and ._:/+=@-, else INVALID_ARGUMENT; all
+    without it are one.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -85,8 +87,9 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
 
     A call that fails as a whole ends with a gRPC status carrying google.rpc details: ErrorInfo always (domain
     "tokenmill"), BadRequest with the field path on INVALID_ARGUMENT, RetryInfo where retrying helps.
-    Metadata: `x-request-id` is accepted, passed on and returned. `x-tenant-id` (--tenant-key) names who asks: tenants
-    share what there is to have. 1 to 128 letters, digits and ._:/+=@-, else INVALID_ARGUMENT; all without it are one.
+    Metadata: `x-request-id` is accepted, passed on and returned in the trailing metadata. `x-tenant-id` (--tenant-key)
+    names who asks: tenants share what there is to have. 1 to 128 letters, digits and ._:/+=@-, else INVALID_ARGUMENT; all
+    without it are one.
     """
 
     @_abc_1.abstractmethod
