@@ -29,6 +29,7 @@ class WorkerCall:
         forget: Callable[[WorkerCall], None],
     ) -> None:
         self.number = number
+        self.has_begun = False  # the worker has said something
         self._ask = ask
         self._forget = forget
         self._heard: list[worker_pb2.CallResponse] = []
@@ -61,6 +62,7 @@ class WorkerCall:
 
     def hear(self, said: worker_pb2.CallResponse) -> None:
         """Take what the worker said."""
+        self.has_begun = True
         self._heard.append(said)
         self._news.set()
 

@@ -67,10 +67,33 @@ async def begun(stream: Stream, count: int) -> tuple[WorkerSession, list[Any]]:
     return session, calls
 
 
+async def listen(call: Any, order: list[int]) -> None:
+    """Note the call's number for each event that it hears."""
+    async for events in call.events():
+        order.extend(call.number for _ in events)
+
+
 async def test_calls_that_begin_together_leave_in_one_message(stream: Stream) -> None:
     session, _ = await begun(stream, 16)
     [request] = stream.sent
     assert [one.start.start.model for one in request.calls] == [str(number) for number in range(16)]
+    await session.close()
+
+
+async def test_the_first_words_of_a_call_go_before_those_of_calls_that_have_begun(stream: Stream) -> None:
+    session, calls = await begun(stream, 3)
+    order: list[int] = []
+    readers = [asyncio.create_task(listen(call, order)) for call in calls]
+    stream.say(tokens(1, 10), tokens(2, 20))
+    await turns()
+    assert order == [1, 2]
+    stream.say(tokens(1, 11), tokens(2, 21), tokens(3, 30))
+    await turns()
+    assert order == [1, 2, 3]
+    stream.say(tokens(1, 12), CallResponse(call=1, end=CallEnd()))
+    stream.say(CallResponse(call=2, end=CallEnd()), CallResponse(call=3, end=CallEnd()))
+    await asyncio.gather(*readers)
+    assert sorted(order[3:]) == [1, 1, 2]  # nothing was lost
     await session.close()
 
 
