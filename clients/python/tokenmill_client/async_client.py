@@ -1,0 +1,180 @@
+"""The asynchronous client."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from types import TracebackType
+from typing import Any, Self, Unpack
+
+import grpc
+
+from tokenmill.v1 import gateway_pb2, gateway_pb2_grpc
+from tokenmill_client.connection import OPTIONS, Identity
+from tokenmill_client.errors import from_rpc_error
+from tokenmill_client.parameters import Messages, Parameters, Prompts, chat_request, generate_request
+from tokenmill_client.results import Answer, Delta, Model, answer_of, delta_of, model_of
+from tokenmill_client.retries import Attempts, Retries
+
+_END: Any = vars(grpc.aio)["EOF"]  # which the stubs do not know
+
+
+class AsyncStream(AsyncIterator[Delta]):
+    """The deltas of a call as they come. `cancel`, or leaving its context, ends the generation at once."""
+
+    def __init__(self, begin: Callable[[float | None], Any], attempts: Attempts) -> None:
+        self._begin = begin
+        self._attempts = attempts
+        self._call: Any = None
+        self._has_begun = self._is_cancelled = False
+
+    async def __anext__(self) -> Delta:
+        """The next delta. Errors: TokenmillError."""
+        while True:
+            if self._is_cancelled:
+                raise StopAsyncIteration
+            if self._call is None:
+                self._call = self._begin(self._attempts.timeout())
+            try:
+                response = await self._call.read()
+            except grpc.aio.AioRpcError as error:
+                if self._is_cancelled:
+                    raise StopAsyncIteration from None
+                await self._fail(error)
+                continue
+            except asyncio.CancelledError:
+                if self._is_cancelled:
+                    raise StopAsyncIteration from None
+                self.cancel()
+                raise
+            if response is _END:
+                raise StopAsyncIteration
+            self._has_begun = True
+            delta = delta_of(response)
+            if delta is not None:
+                return delta
+
+    async def text(self) -> AsyncIterator[str]:
+        """The text of the first output alone, as it comes. Errors: TokenmillError, its own failure too."""
+        async for delta in self:
+            if delta.index == 0:
+                if delta.error is not None:
+                    raise delta.error
+                if delta.text:
+                    yield delta.text
+
+    def cancel(self) -> None:
+        """End it."""
+        self._is_cancelled = True
+        if self._call is not None:
+            self._call.cancel()
+
+    async def __aenter__(self) -> Self:
+        """A context: after it the call has ended."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End it."""
+        self.cancel()
+
+    async def _fail(self, error: grpc.aio.AioRpcError) -> None:
+        failure = from_rpc_error(error)
+        if self._has_begun:
+            raise failure from None
+        await asyncio.sleep(self._attempts.wait_after(failure))
+        self._call = None
+
+
+class AsyncClient:
+    """Asks one gateway, over one connection, on one event loop. A context: after it, it is closed.
+
+    >>> async with AsyncClient("localhost:50051") as client:
+    ...     print((await client.chat("What is the capital of France?", max_new_tokens=30)).text)
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        timeout_seconds: float | None = None,
+        retries: Retries = Retries(),  # noqa: B008 - it cannot be changed
+        tenant: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
+    ) -> None:
+        """`target`: host:port. `timeout_seconds`: of a call, all of its attempts together; none: the gateway's own."""
+        if credentials is None:
+            self._channel = grpc.aio.insecure_channel(target, OPTIONS)
+        else:
+            self._channel = grpc.aio.secure_channel(target, credentials, OPTIONS)
+        self._stub: Any = gateway_pb2_grpc.InferenceServiceStub(self._channel)
+        self._identity = Identity(tenant, metadata)
+        self._timeout_seconds = timeout_seconds
+        self._retries = retries
+
+    async def chat(self, messages: Messages, **parameters: Unpack[Parameters]) -> Answer:
+        """Answer a chat. Errors: TokenmillError."""
+        return answer_of(await self._ask(self._stub.Chat, chat_request(messages, parameters)))
+
+    async def generate(self, prompts: Prompts, **parameters: Unpack[Parameters]) -> Answer:
+        """Continue prompts. Errors: TokenmillError."""
+        return answer_of(await self._ask(self._stub.Generate, generate_request(prompts, parameters)))
+
+    def stream_chat(self, messages: Messages, **parameters: Unpack[Parameters]) -> AsyncStream:
+        """Answer a chat, as it is generated.
+
+        >>> async with AsyncClient("localhost:50051") as client:
+        ...     async with client.stream_chat("Count to ten.") as stream:
+        ...         async for text in stream.text():
+        ...             print(text, end="", flush=True)
+        """
+        return self._stream(self._stub.StreamChat, chat_request(messages, parameters))
+
+    def stream_generate(self, prompts: Prompts, **parameters: Unpack[Parameters]) -> AsyncStream:
+        """Continue prompts, as it is generated."""
+        return self._stream(self._stub.StreamGenerate, generate_request(prompts, parameters))
+
+    async def count_tokens(
+        self, messages_or_prompt: Messages | None = None, *, prompt: str | None = None, model: str = ""
+    ) -> int:
+        """The tokens of a chat, or of a `prompt`, as a request with it would have them. Errors: TokenmillError."""
+        request = gateway_pb2.CountTokensRequest()
+        if prompt is not None:
+            request.generate.CopyFrom(generate_request(prompt, {"model": model}))
+        else:
+            request.chat.CopyFrom(chat_request(messages_or_prompt or [], {"model": model}))
+        return int((await self._ask(self._stub.CountTokens, request)).total_tokens)
+
+    async def models(self) -> list[Model]:
+        """What is served. Errors: TokenmillError."""
+        response = await self._ask(self._stub.ListModels, gateway_pb2.ListModelsRequest())
+        return [model_of(model) for model in response.models]
+
+    async def close(self) -> None:
+        """Close the connection; calls that run are cancelled."""
+        await self._channel.close(None)
+
+    async def __aenter__(self) -> Self:
+        """Connects when it is first asked."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connection."""
+        await self.close()
+
+    async def _ask(self, method: Any, request: Any) -> Any:
+        attempts, metadata = Attempts(self._retries, self._timeout_seconds), self._identity.of_call(None)
+        while True:
+            try:
+                return await method(request, timeout=attempts.timeout(), metadata=metadata)
+            except grpc.aio.AioRpcError as error:
+                await asyncio.sleep(attempts.wait_after(from_rpc_error(error)))
+
+    def _stream(self, method: Any, request: Any) -> AsyncStream:
+        metadata = self._identity.of_call(None)
+        attempts = Attempts(self._retries, self._timeout_seconds)
+        return AsyncStream(lambda timeout: method(request, timeout=timeout, metadata=metadata), attempts)
