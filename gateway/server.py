@@ -17,14 +17,21 @@ from gateway.deadline import DeadlineLimits
 from gateway.fleet.targets import Source, TargetError, source_of
 from gateway.fleet.tokenizer_pool import TokenizerPool
 from gateway.fleet.worker_pool import WorkerPool
+from gateway.http.app import make_app
+from gateway.http.call import HttpCalls
+from gateway.http.openai.api import OpenAiApi
+from gateway.http.page import Page
+from gateway.http.server import HttpServer
+from gateway.inference import Callers, Inference
 from gateway.pipeline import Pipeline
-from gateway.servicer import Callers, InferenceServicer
+from gateway.servicer import InferenceServicer
 from gateway.settings import GatewaySettings
 from gateway.tenants import TenantSettingError, check_key, weights_from
 from gateway.tokenizer_client import UNUSABLE_TOKENIZER, TokenizerClient
 from rpc import log
 from rpc.errors import ServiceError
-from rpc.lifecycle import StartError
+from rpc.lifecycle import StartError, Surroundings
+from rpc.transport import MAX_MESSAGE_BYTES
 from tokenmill.v1 import gateway_pb2, gateway_pb2_grpc
 
 LOGGER = logging.getLogger("tokenmill.gateway")
@@ -43,18 +50,32 @@ class GatewayService:
         self._workers = WorkerPool(workers, settings.default_max_new_tokens, failover_seconds=settings.failover_seconds)
         self._services = TokenizerPool(services, settings.tokenizer_attempt_seconds, settings.failover_seconds)
         self._tokenizers = TokenizerClient(self._services, self._workers.vocabularies.learn)
-        self._catalogue = Catalogue(self._workers, aliases)
         self._admission = Admission(limits, self._workers.capacity)
         self._starting = asyncio.create_task(self._start_waiting())
-        self._deadlines = DeadlineLimits(settings.default_deadline_seconds, settings.max_deadline_seconds)
-        self._tenant_key = settings.tenant_key
+        pipeline = Pipeline(self._admission, self._tokenizers, self._workers)
+        self._inference = Inference(pipeline, Catalogue(self._workers, aliases), self._tokenizers)
+        deadlines = DeadlineLimits(settings.default_deadline_seconds, settings.max_deadline_seconds)
+        self._callers = Callers(deadlines, settings.tenant_key)
+        self._settings = settings
+        self.http: HttpServer | None = None
 
     def register(self, server: grpc.aio.Server) -> None:
         """Add the servicer."""
-        pipeline = Pipeline(self._admission, self._tokenizers, self._workers)
-        callers = Callers(self._deadlines, self._tenant_key)
-        servicer = InferenceServicer(pipeline, self._catalogue, self._tokenizers, callers)
+        servicer = InferenceServicer(self._inference, self._callers)
         gateway_pb2_grpc.add_InferenceServiceServicer_to_server(servicer, server)
+
+    async def listen(self, surroundings: Surroundings) -> None:
+        """Open the HTTP port, if there is to be one. Errors: StartError."""
+        if self._settings.http_port is None:
+            return
+        calls = HttpCalls(surroundings.running, MAX_MESSAGE_BYTES, self._settings.max_deadline_seconds)
+        api = OpenAiApi(self._inference, self._callers)
+        page = Page(self._workers.states) if self._settings.page else None
+        app = make_app(calls, api, page, lambda: surroundings.health.is_ready)
+        http = HttpServer(app, self._settings.host, self._settings.http_port)
+        await http.listen()
+        self.http = http
+        log.event(LOGGER, logging.INFO, "listening for HTTP", port=http.port)
 
     async def start(self) -> None:
         """Wait for a worker whose model's tokenizer can be had. Errors: StartError if that can never be."""
@@ -91,9 +112,13 @@ class GatewayService:
     def stop_accepting(self) -> None:
         """Refuse new requests."""
         self._admission.drain()
+        if self.http is not None:
+            self.http.stop_accepting()
 
     async def close(self) -> None:
-        """Close the clients."""
+        """Close the HTTP port and the clients."""
+        if self.http is not None:
+            await self.http.close()
         self._starting.cancel()
         await asyncio.wait([self._starting])
         await self._workers.close()

@@ -12,6 +12,10 @@ class GatewaySettings(ServiceSettings):
     """Tokenmill gateway: text in, streamed text out."""
 
     port: int = option("port to listen on; 0 picks a free one", 50051, at_least=0, at_most=65535)
+    http_port: int | None = option(
+        "port of the HTTP API, on the same address; 0 picks a free one; none: no HTTP", None, at_least=0, at_most=65535
+    )
+    page: bool = option("show people a page at / of the HTTP port, with a chat and the workers' load", True)
     tokenizer: tuple[str, ...] = option("where tokenizer services are, as for --worker; repeatable")
     worker: tuple[str, ...] = option(
         "host:port of a model worker; or dns:name:port, for all addresses of a name, or file:path, for all lines of a "

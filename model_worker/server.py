@@ -29,7 +29,7 @@ from model_worker.sequence import RowParams
 from model_worker.servicer import WorkerServicer
 from model_worker.settings import WorkerSettings
 from rpc.fingerprint import FingerprintError, vocabulary_fingerprint
-from rpc.lifecycle import StartError
+from rpc.lifecycle import StartError, Surroundings
 from tokenmill.v1 import worker_pb2, worker_pb2_grpc
 
 LOGGER = logging.getLogger("tokenmill.worker")
@@ -63,6 +63,9 @@ class WorkerService:
     def register(self, server: grpc.aio.Server) -> None:
         """Add the servicer."""
         worker_pb2_grpc.add_WorkerServiceServicer_to_server(self._servicer, server)
+
+    async def listen(self, surroundings: Surroundings) -> None:
+        """It has no port of its own."""
 
     async def start(self) -> None:
         """Load the engine, start generating, and generate one token. Errors: StartError."""

@@ -44,13 +44,13 @@ class ServiceError(Exception):
         """The same error, for a caller in whose request the field does not stand below `prefix`."""
         if self.field is None or not self.field.startswith(prefix):
             return self
-        return self._about(self.field.removeprefix(prefix))
+        return self.about(self.field.removeprefix(prefix))
 
     def with_prefix(self, prefix: str) -> ServiceError:
         """The same error, for a caller in whose request the field stands below `prefix`."""
-        return self if self.field is None else self._about(prefix + self.field)
+        return self if self.field is None else self.about(prefix + self.field)
 
-    def _about(self, field: str) -> ServiceError:
+    def about(self, field: str) -> ServiceError:
         """The same error about `field`, also in the message if that begins with the field's name."""
         begins_with_name = self.message.startswith(f"{self.field}: ")
         message = field + self.message.removeprefix(f"{self.field}") if begins_with_name else self.message
@@ -67,6 +67,12 @@ def malformed_message() -> ServiceError:
     """The request is not a valid protobuf message of its type, or one of its strings is not UTF-8."""
     text = "the request is not a valid message of this method's type (or a string in it is not UTF-8)"
     return ServiceError(StatusCode.INVALID_ARGUMENT, "MALFORMED_MESSAGE", text)
+
+
+def malformed_json() -> ServiceError:
+    """The request is no JSON."""
+    text = "the body of the request is not valid JSON (or a string in it is not UTF-8)"
+    return ServiceError(StatusCode.INVALID_ARGUMENT, "MALFORMED_JSON", text)
 
 
 def response_too_large(size_bytes: int, limit_bytes: int) -> ServiceError:

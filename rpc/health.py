@@ -44,6 +44,11 @@ class Health:
         """Tell probes and watchers whether calls are welcome."""
         self._set(self._ready_names, SERVING if ready else NOT_SERVING)
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether calls are welcome."""
+        return bool(self._states[READINESS] == SERVING)
+
     async def Check(self, request: health_pb2.HealthCheckRequest, context: Context) -> health_pb2.HealthCheckResponse:
         """The state of one name now. Errors: NOT_FOUND for a name that this process does not know."""
         if request.service not in self._states:

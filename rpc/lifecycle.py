@@ -14,6 +14,7 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
 import grpc
@@ -24,7 +25,7 @@ from grpc_reflection.v1alpha import reflection
 from rpc import log
 from rpc.health import LIVENESS, Health
 from rpc.interceptor import CallInterceptor
-from rpc.running_calls import CLEAN_UP_SECONDS
+from rpc.running_calls import CLEAN_UP_SECONDS, RunningCalls
 from rpc.settings import ServiceSettings
 from rpc.transport import join_address, make_server, open_channel
 
@@ -37,6 +38,14 @@ class StartError(Exception):
     """The service cannot start; the message is one clear line (a taken port, an incomplete model folder)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a service that answers on a port of its own shares with the gRPC server."""
+
+    running: RunningCalls  # where its calls are counted, for the shutdown to wait for
+    health: Health
+
+
 class Service(Protocol):
     """What a service adds to the shared lifecycle."""
 
@@ -47,6 +56,10 @@ class Service(Protocol):
 
     def register(self, server: grpc.aio.Server) -> None:
         """Add the servicer; until `start` has returned it answers UNAVAILABLE."""
+        ...
+
+    async def listen(self, surroundings: Surroundings) -> None:
+        """Listen on ports of its own, if it has any, before it is ready. Errors: StartError."""
         ...
 
     async def start(self) -> None:
@@ -106,6 +119,7 @@ class Server:
             raise StartError(f"cannot listen on {address}: {error.strerror}") from error
         except RuntimeError as error:  # lost the race for the port
             raise StartError(f"cannot listen on {address}") from error
+        await self.service.listen(Surroundings(self._interceptor.running, self.health))
         await self._grpc.start()
         self.health.set_live()
         self.listening.set()

@@ -11,7 +11,7 @@ import grpc
 
 from rpc.cpu import granted_cores
 from rpc.fingerprint import FingerprintError, vocabulary_fingerprint
-from rpc.lifecycle import StartError
+from rpc.lifecycle import StartError, Surroundings
 from rpc.named_folders import named_folders
 from tokenizer_service.chat import Chat, Message
 from tokenizer_service.decoder import Decoder
@@ -43,6 +43,9 @@ class TokenizerService:
     def register(self, server: grpc.aio.Server) -> None:
         """Add the servicer."""
         tokenizer_pb2_grpc.add_TokenizerServiceServicer_to_server(self._servicer, server)
+
+    async def listen(self, surroundings: Surroundings) -> None:
+        """It has no port of its own."""
 
     async def start(self) -> None:
         """Load every model and warm it up. Errors: StartError."""

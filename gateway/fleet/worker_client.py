@@ -16,6 +16,7 @@ from gateway.fleet.watching import LEAVE_SECONDS, for_ever, readiness
 from gateway.fleet.worker_call import WorkerCall
 from gateway.fleet.worker_load import Report, WorkerLoad
 from gateway.fleet.worker_session import WorkerSession
+from gateway.fleet.worker_state import WorkerState
 from gateway.generation import Row
 from gateway.model_description import describe
 from gateway.models import Capacity, ServedModel
@@ -73,6 +74,20 @@ class WorkerClient:
     def capacity(self) -> Capacity:
         """What it holds at once."""
         return Capacity(1, self._max_rows, self._kv_tokens)
+
+    def state(self) -> WorkerState:
+        """For people."""
+        report = self.load.report
+        return WorkerState(
+            id=self.instance_id,
+            ready=self.is_ready,
+            models=tuple(model.name for model in self.models),
+            running=report.running,
+            waiting=report.waiting,
+            max_rows=self._max_rows,
+            kv_tokens_used=report.kv_tokens_used,
+            kv_tokens_total=report.kv_tokens_total,
+        )
 
     def candidate(self, cached_tokens: int) -> Candidate:
         """What the choice of a worker looks at, for a request of whose prompts it has computed so much before."""

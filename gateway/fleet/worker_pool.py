@@ -19,6 +19,7 @@ from gateway.fleet.targets import Source
 from gateway.fleet.vocabularies import Vocabularies
 from gateway.fleet.worker_client import WorkerClient
 from gateway.fleet.worker_load import Work
+from gateway.fleet.worker_state import WorkerState
 from gateway.generation import Row
 from gateway.models import Capacity, ServedModel
 from rpc.errors import unavailable, vocabulary_mismatch
@@ -67,6 +68,10 @@ class WorkerPool:
     def known_models(self) -> list[ServedModel]:
         """What the workers have served, be they ready now or not."""
         return [model for worker in self._workers for model in worker.models]
+
+    def states(self) -> list[WorkerState]:
+        """Every worker, for people."""
+        return [worker.state() for worker in self._workers]
 
     def is_expected(self, model: ServedModel) -> bool:
         """Whether its vocabulary is the one that the tokenizer service has for it."""

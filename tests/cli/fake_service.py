@@ -10,7 +10,7 @@ from typing import Literal
 
 import grpc
 
-from rpc.lifecycle import StartError, run
+from rpc.lifecycle import StartError, Surroundings, run
 from rpc.settings import ServiceSettings, from_command_line, option
 
 Behaviour = Literal["normal", "fails-to-load", "never-ready", "dies-when-ready", "ignores-sigterm"]
@@ -25,6 +25,7 @@ class FakeSettings(ServiceSettings):
     tokenizer: str = option("ignored", "")
     worker: str = option("ignored", "")
     quantization: str = option("ignored", "")
+    http_port: int | None = option("ignored", None)
     behaviour: Behaviour = option("how it misbehaves", "normal")
 
 
@@ -38,6 +39,9 @@ class FakeService:
 
     def register(self, server: grpc.aio.Server) -> None:
         """Nothing to add."""
+
+    async def listen(self, surroundings: Surroundings) -> None:
+        pass
 
     async def start(self) -> None:
         """Load, in the way that was asked for."""

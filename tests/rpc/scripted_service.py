@@ -16,6 +16,8 @@ from tokenmill.v1 import gateway_pb2, gateway_pb2_grpc, worker_pb2_grpc
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from rpc.lifecycle import Surroundings
+
 FULL_NAME = "tokenmill.v1.InferenceService"
 GENERATE = f"/{FULL_NAME}/Generate"
 STREAM_GENERATE = f"/{FULL_NAME}/StreamGenerate"
@@ -49,6 +51,9 @@ class ScriptedService:
         worker.Generate, worker.WatchLoad = self.worker_generate, self.watch_load
         gateway_pb2_grpc.add_InferenceServiceServicer_to_server(inference, server)
         worker_pb2_grpc.add_WorkerServiceServicer_to_server(worker, server)
+
+    async def listen(self, surroundings: Surroundings) -> None:
+        pass
 
     async def wait_broken(self) -> str:
         await self.broken.wait()

@@ -1,0 +1,1 @@
+"""The gateway over HTTP: OpenAI's API in front of the same pipeline that answers gRPC."""

@@ -1,0 +1,1 @@
+"""OpenAI's requests and answers, as this gateway understands them."""

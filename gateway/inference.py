@@ -1,0 +1,73 @@
+"""What callers can ask for, whatever protocol they speak: a generation's events, and what its prompts are as tokens."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
+
+from gateway.catalogue import Catalogue
+from gateway.deadline import Deadline, DeadlineLimits
+from gateway.generation import EncodedPrompts, Event, Generation, OutputFailed, OutputFinished
+from gateway.models import ServedModel
+from gateway.pipeline import Pipeline
+from gateway.row_plan import check_vocabulary
+from gateway.tenants import tenant_of
+from gateway.tokenizer_client import TokenizerClient
+from rpc.call_record import count_tokens
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, and until when they wait."""
+
+    deadline: Deadline
+    tenant: str = ""  # empty: nobody is named
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Callers:
+    """What a call says beside its request, within the limits."""
+
+    deadlines: DeadlineLimits
+    tenant_key: str
+
+    def caller(self, metadata: Iterable[tuple[str, str | bytes]], seconds: float | None) -> Caller:
+        """From the call's metadata, or headers, and the seconds that it may take; None: it does not say.
+
+        Errors: ServiceError.
+        """
+        return Caller(self.deadlines.deadline(seconds), tenant_of(metadata, self.tenant_key))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Inference:
+    """The one way from a checked request to what happens to it. Holds no request's state."""
+
+    pipeline: Pipeline
+    catalogue: Catalogue
+    tokenizers: TokenizerClient
+
+    async def events(self, generation: Generation, caller: Caller) -> AsyncGenerator[Event, None]:
+        """The pipeline's events; the failure of a single output is the call's. Errors: ServiceError."""
+        generation = dataclasses.replace(generation, tenant=caller.tenant)
+        model = self.catalogue.find(generation.model)
+        is_single = generation.prompt_count * generation.n == 1
+        prompt_tokens = completion_tokens = 0
+        async with aclosing(self.pipeline.run(generation, model, caller.deadline)) as events:
+            async for event in events:
+                if not (is_single and isinstance(event, OutputFailed)):
+                    yield event
+                if isinstance(event, OutputFinished | OutputFailed):
+                    prompt_tokens += 0 if event.index % generation.n else event.usage.prompt_tokens
+                    completion_tokens += event.usage.completion_tokens
+                    count_tokens(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
+                if is_single and isinstance(event, OutputFailed):
+                    raise event.error
+
+    async def tokens(self, generation: Generation, caller: Caller) -> tuple[ServedModel, EncodedPrompts]:
+        """The prompts of a request exactly as the request itself would have them, and whose. Errors: ServiceError."""
+        model = self.catalogue.find(generation.model)
+        prompts = await self.tokenizers.encode(model, generation, caller.deadline)
+        check_vocabulary(generation, prompts, model)
+        return model, prompts

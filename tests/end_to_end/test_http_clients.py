@@ -1,0 +1,100 @@
+"""OpenAI's own client for Python against the gateway: streams, usage, stops, log-probabilities, leaving, errors."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import openai
+import pytest
+import pytest_asyncio
+
+from model_worker.engines.fake_faults import Gate
+from tests.end_to_end.http import HTTP, http_stack, url_of
+from tests.end_to_end.stack import NAME, Stack, TokenizerTier, gated_stack
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+MESSAGES = [{"role": "user", "content": "A list of colors"}]
+
+
+@asynccontextmanager
+async def sdk(stack: Stack) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with openai.AsyncOpenAI(base_url=f"{url_of(stack)}/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def client(tier: TokenizerTier) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with http_stack(tier) as (stack, _), sdk(stack) as made:
+        yield made
+
+
+async def test_a_chat_is_streamed_with_usage_and_logprobs(client: openai.AsyncOpenAI) -> None:
+    stream = await client.chat.completions.create(
+        model=NAME,
+        messages=MESSAGES,
+        max_completion_tokens=10,
+        stream=True,
+        stream_options={"include_usage": True},
+        logprobs=True,
+        top_logprobs=2,
+    )
+    text, tokens, usage = "", 0, None
+    async for chunk in stream:
+        usage = chunk.usage or usage
+        for choice in chunk.choices:
+            text += choice.delta.content or ""
+            tokens += len(choice.logprobs.content) if choice.logprobs else 0
+    assert usage is not None
+    assert usage.completion_tokens == tokens == 10
+    whole = await client.chat.completions.create(model=NAME, messages=MESSAGES, max_completion_tokens=10)
+    assert whole.choices[0].message.content == text
+
+
+async def test_a_stop_string_ends_a_stream(client: openai.AsyncOpenAI) -> None:
+    whole = await client.completions.create(model=NAME, prompt="The quick brown fox", max_tokens=10)
+    stop = whole.choices[0].text[2:4]
+    stream = await client.completions.create(
+        model=NAME, prompt="The quick brown fox", max_tokens=10, stop=[stop], stream=True
+    )
+    chunks = [chunk async for chunk in stream]
+    assert "".join(chunk.choices[0].text for chunk in chunks) == whole.choices[0].text.split(stop)[0]
+    assert chunks[-1].choices[0].finish_reason == "stop"
+
+
+async def test_a_response_is_made_and_streamed(client: openai.AsyncOpenAI) -> None:
+    whole = await client.responses.create(model=NAME, input="A list of colors", max_output_tokens=10)
+    stream = await client.responses.create(model=NAME, input="A list of colors", max_output_tokens=10, stream=True)
+    events = [event async for event in stream]
+    assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == whole.output_text
+    assert whole.usage is not None
+    assert whole.usage.output_tokens == 10
+
+
+async def test_models_are_listed(client: openai.AsyncOpenAI) -> None:
+    assert [model.id async for model in client.models.list()] == [NAME]
+
+
+async def test_errors_are_the_clients_own_kinds(client: openai.AsyncOpenAI) -> None:
+    with pytest.raises(openai.NotFoundError):
+        await client.chat.completions.create(model="other", messages=MESSAGES)
+    with pytest.raises(openai.BadRequestError) as refused:
+        await client.chat.completions.create(model=NAME, messages=MESSAGES, temperature=-1)
+    assert refused.value.param == "temperature"
+
+
+async def test_closing_a_stream_stops_its_generation(tier: TokenizerTier) -> None:
+    gate = Gate()
+    async with gated_stack(tier, gate, gateway=HTTP) as stack, sdk(stack) as client:
+        gate.allow(3)
+        stream = await client.chat.completions.create(model=NAME, messages=MESSAGES, max_tokens=10_000, stream=True)
+        async for chunk in stream:
+            if chunk.choices[0].delta.content:
+                break
+        await stream.close()
+        gate.open()
+        await stack.idle()
+        assert stack.inflight == 0
