@@ -33,9 +33,10 @@ class Ports:
     gateway: int = 50051
     tokenizer: int = 50052
     worker: int = 50053
+    http: int | None = 8080  # the gateway's; None: no HTTP
 
 
-FREE_PORTS = Ports(0, 0, 0)
+FREE_PORTS = Ports(0, 0, 0, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,8 @@ class StackOptions:
 
     def gateway_command(self, tokenizer: str, worker: str) -> list[str]:
         """Arguments of the gateway, which is told where the others listen."""
-        return ["--tokenizer", tokenizer, "--worker", worker, "--port", str(self.ports.gateway)]
+        http = [] if self.ports.http is None else ["--http-port", str(self.ports.http)]
+        return ["--tokenizer", tokenizer, "--worker", worker, "--port", str(self.ports.gateway), *http]
 
 
 class LocalStack:
@@ -84,6 +86,7 @@ class LocalStack:
         self.options = options
         self.progress = progress
         self.addresses: dict[str, str] = {}
+        self.http_address: str | None = None
         self._verbose = verbose
         self._processes: list[ServiceProcess] = []  # in the order they were started
         self._watches: list[asyncio.Task[None]] = []
@@ -150,6 +153,7 @@ class LocalStack:
         command = options.gateway_command(self.addresses["tokenizer"], self.addresses["worker"])
         gateway = await self._launch("gateway", modules.gateway, command)
         self.addresses["gateway"] = f"{HOST}:{await gateway.port()}"
+        self.http_address = None if gateway.http_port is None else f"{HOST}:{gateway.http_port}"
         loading = asyncio.create_task(follow_loading(self.addresses["worker"], self._show_loading))
         try:
             await asyncio.gather(*(self._wait_ready(name) for name in self.addresses))

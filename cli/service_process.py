@@ -30,6 +30,7 @@ class ServiceProcess:
         self.name = name
         self.process = process
         self.last_lines: deque[str] = deque(maxlen=KEPT_LINES)
+        self.http_port: int | None = None  # of its HTTP port, if it has one, once `port` is known
         self._on_line = on_line
         self._port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._reading = asyncio.create_task(self._read())
@@ -81,6 +82,8 @@ class ServiceProcess:
         async for text in lines(self.process.stdout):
             line = LogLine.parse(text)
             self.last_lines.append(str(line))
+            if line.message == "listening for HTTP" and "port" in line.fields:
+                self.http_port = int(line.fields["port"])
             if line.message == "listening" and "port" in line.fields and not self._port.done():
                 self._port.set_result(int(line.fields["port"]))
             self._on_line(self.name, line)

@@ -1,0 +1,105 @@
+"""The `tokenmill` command as a person uses it, against a running stack: its output, its errors, its exit codes."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+import pytest_asyncio
+
+from cli.failure import UNAVAILABLE, WRONG_USAGE
+from model_worker.engines.fake_faults import Gate
+from tests.end_to_end.requests import chat, generate
+from tests.end_to_end.stack import NAME, Stack, TokenizerTier, address, gated_stack, reached, running_stack
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def stack(tier: TokenizerTier) -> AsyncIterator[Stack]:
+    async with running_stack(tier) as running:
+        yield running
+
+
+async def started(*arguments: str) -> asyncio.subprocess.Process:
+    pipe = asyncio.subprocess.PIPE
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "cli", *arguments, stdin=pipe, stdout=pipe, stderr=pipe
+    )
+
+
+async def command(*arguments: str, typed: str = "") -> tuple[int, str, str]:
+    """Exit code, output and errors of `tokenmill arguments…`."""
+    process = await started(*arguments)
+    output, errors = await process.communicate(typed.encode())
+    assert process.returncode is not None
+    return process.returncode, output.decode(), errors.decode()
+
+
+async def test_models_are_listed(stack: Stack) -> None:
+    code, output, _ = await command("models", "--gateway", address(stack.gateway_server))
+    heads, row = output.splitlines()
+    assert code == 0
+    assert heads.startswith("name")
+    assert row.split()[0] == NAME
+
+
+async def test_a_text_is_continued(stack: Stack) -> None:
+    text = (await stack.gateway.Generate(generate())).outputs[0].text
+    where = ("--gateway", address(stack.gateway_server), "--max-new-tokens", "10")
+    assert await command("generate", "The quick brown fox", *where) == (0, text + "\n", "")
+    assert await command("generate", *where, typed="The quick brown fox") == (0, text + "\n", "")
+
+
+async def test_a_chat_remembers_what_was_said(stack: Stack) -> None:
+    first = (await stack.gateway.Chat(chat())).outputs[0].text
+    where = ("--gateway", address(stack.gateway_server), "--max-new-tokens", "10")
+    typed = "A list of colors\n/clear\nA list of colors\n/again\n/set nonsense 1\n/exit\n"
+    code, output, errors = await command("chat", *where, typed=typed)
+    assert (code, errors) == (0, "")
+    assert output.count(first) == 3
+    assert "no parameter 'nonsense'" in output
+
+
+async def test_ctrl_c_stops_an_answer_and_not_the_program(tier: TokenizerTier) -> None:
+    import signal
+
+    gate = Gate()
+    async with gated_stack(tier, gate) as stack:
+        process = await started("chat", "--gateway", address(stack.gateway_server), "--max-new-tokens", "10000")
+        assert process.stdin is not None
+        process.stdin.write(b"A list of colors\n")
+        await reached(gate)
+        process.send_signal(signal.SIGINT)
+        gate.open()
+        await stack.idle()
+        process.stdin.write(b"/exit\n")
+        output, _ = await process.communicate()
+        assert process.returncode == 0
+        assert b"(stopped)" in output
+
+
+async def test_health_is_told_for_each_service(stack: Stack) -> None:
+    ready = address(stack.gateway_server)
+    assert await command("health", ready) == (0, f"{ready}: SERVING\n", "")
+    code, output, _ = await command("health", ready, "127.0.0.1:1", "--timeout", "0.5")
+    assert (code, output.splitlines()[1]) == (UNAVAILABLE, "127.0.0.1:1: no answer")
+
+
+async def test_errors_are_one_line_and_a_hint(stack: Stack) -> None:
+    code, _, errors = await command("models", "--gateway", "127.0.0.1:1")
+    assert (code, errors.splitlines()[0]) == (UNAVAILABLE, "tokenmill: nobody answers at 127.0.0.1:1")
+    assert "tokenmill up" in errors
+    where = ("--gateway", address(stack.gateway_server))
+    code, _, errors = await command("generate", "x", "--model", "other", *where)
+    assert code == WRONG_USAGE
+    assert "'other' is not served here" in errors
+    code, _, errors = await command("generate", "x", "--temperature", "-1", *where)
+    assert (code, "temperature" in errors) == (WRONG_USAGE, True)
+    code, _, errors = await command("generate", *where)
+    assert (code, "nothing to continue" in errors) == (WRONG_USAGE, True)
