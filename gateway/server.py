@@ -31,7 +31,6 @@ from gateway.tokenizer_client import UNUSABLE_TOKENIZER, TokenizerClient
 from rpc import log
 from rpc.errors import ServiceError
 from rpc.lifecycle import StartError, Surroundings
-from rpc.transport import MAX_MESSAGE_BYTES
 from tokenmill.v1 import gateway_pb2, gateway_pb2_grpc
 
 LOGGER = logging.getLogger("tokenmill.gateway")
@@ -68,7 +67,7 @@ class GatewayService:
         """Open the HTTP port, if there is to be one. Errors: StartError."""
         if self._settings.http_port is None:
             return
-        calls = HttpCalls(surroundings.running, MAX_MESSAGE_BYTES, self._settings.max_deadline_seconds)
+        calls = HttpCalls(surroundings.running, self._settings.max_deadline_seconds)
         api = OpenAiApi(self._inference, self._callers)
         page = Page(self._workers.states) if self._settings.page else None
         app = make_app(calls, api, page, lambda: surroundings.health.is_ready)

@@ -23,6 +23,8 @@ from rpc.errors import ServiceError, deadline_exceeded, internal
 from rpc.running_calls import RunningCall, RunningCalls
 
 LOGGER = logging.getLogger("tokenmill.http")
+# Of text, or of token ids in decimal: more than any context holds, and read as JSON in a tenth of a second or so.
+MAX_BODY_BYTES = 8 * 2**20
 BODY_SECONDS = 30.0  # how long a caller may take to send its request
 STREAM_HEADERS = {"content-type": "text/event-stream", "cache-control": "no-cache", "x-accel-buffering": "no"}
 
@@ -32,7 +34,6 @@ class HttpCalls:
     """What holds for all calls of one server."""
 
     running: RunningCalls
-    max_body_bytes: int
     longest_seconds: float
 
 
@@ -94,8 +95,8 @@ class _HttpCall:
                     if message["type"] == "http.disconnect":
                         raise _CallerLeftError
                     body += message.get("body", b"")
-                    if len(body) > self._calls.max_body_bytes:
-                        raise body_too_large(self._calls.max_body_bytes)
+                    if len(body) > MAX_BODY_BYTES:
+                        raise body_too_large(MAX_BODY_BYTES)
                     if not message.get("more_body", False):
                         return bytes(body)
         except TimeoutError:

@@ -152,6 +152,11 @@ class TestResponses:
         assert (answer["status"], answer["incomplete_details"]) == ("incomplete", {"reason": "max_output_tokens"})
         assert answer["usage"]["output_tokens"] == 10
 
+    async def test_an_input_of_a_million_characters_is_read_like_any_other(self, client: httpx2.AsyncClient) -> None:
+        response = await client.post(RESPONSES, json={"input": "x" * 10**6, "max_output_tokens": 1})
+        error = response.json()["error"]
+        assert (response.status_code, error["code"], error["param"]) == (400, "context_length_exceeded", "input")
+
     async def test_instructions_are_the_system_message(self, client: httpx2.AsyncClient) -> None:
         body = {"input": [{"role": "user", "content": "hello"}], "instructions": "be brief", "max_output_tokens": 5}
         messages = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hello"}]
@@ -286,13 +291,34 @@ class TestRefusals:
         assert response.status_code == 400
         assert response.json()["error"]["type"] == "invalid_request_error"
 
+    @pytest.mark.parametrize("part", [b"[],", b"1,"])
+    async def test_a_body_of_too_many_parts_is_not_read(self, client: httpx2.AsyncClient, part: bytes) -> None:
+        body = b'{"prompt":[' + part * 2_000_000 + b"[]]}"
+        response = await client.post(COMPLETIONS, content=body)
+        assert (response.status_code, response.json()["error"]["param"]) == (400, "body")
+
+    @pytest.mark.parametrize(
+        ("path", "body", "field"),
+        [
+            (CHAT, chat(logit_bias={str(number): "x" for number in range(300_000)}), "logit_bias"),
+            (CHAT, chat(messages=[{"role": "user"}] * 100_000), "messages"),
+            (RESPONSES, {"input": [{"role": "user"}] * 100_000}, "input"),
+        ],
+    )
+    async def test_lists_and_tables_are_bounded(
+        self, client: httpx2.AsyncClient, path: str, body: Any, field: str
+    ) -> None:
+        error = (await client.post(path, json=body)).json()["error"]
+        assert error["param"] == field
+        assert "at most" in error["message"]
+
     async def test_a_prompt_that_is_too_long_has_openais_code(self, client: httpx2.AsyncClient) -> None:
         response = await client.post(CHAT, json=chat("word " * 20_000))
         assert response.status_code == 400
         assert response.json()["error"]["code"] == "context_length_exceeded"
 
     async def test_a_body_that_is_too_large_is_not_read(self, client: httpx2.AsyncClient) -> None:
-        response = await client.post(CHAT, content=b"x" * (33 * 2**20))
+        response = await client.post(CHAT, content=b"x" * (9 * 2**20))
         assert response.status_code == 413
 
     async def test_paths_and_methods_that_there_are_not(self, client: httpx2.AsyncClient) -> None:

@@ -95,7 +95,7 @@ class OpenAiApi:
         self, generation: Generation, body: Parameters, request: HttpRequest
     ) -> AsyncGenerator[Event, None]:
         """What happens to the outputs. Errors: ServiceError naming the caller's field."""
-        with renamed(body.names()):
+        with renamed(body.names):
             async with aclosing(self._inference.events(generation, self._caller(request))) as events:
                 async for event in events:
                     yield event

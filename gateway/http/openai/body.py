@@ -5,14 +5,37 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError, from_json
 
+from gateway.requests import MAX_PROMPT_IDS
+from rpc.chat_limits import MAX_MESSAGES
 from rpc.errors import ServiceError, invalid_field, malformed_json, not_implemented
+from rpc.generation_params import MAX_LOGIT_BIASES
+
+
+def _check_length(table: object) -> object:
+    """Before its values are looked at, each of which could be wrong."""
+    if isinstance(table, dict) and len(table) > MAX_LOGIT_BIASES:
+        raise PydanticCustomError("too_long", f"At most {MAX_LOGIT_BIASES} entries, got {len(table)}")
+    return table
+
 
 Int32 = Annotated[int, Field(ge=-(2**31), lt=2**31)]
 TokenId = Annotated[int, Field(ge=0, lt=2**32)]
 # What clients send as a seed: a 64-bit number, with a sign or without.
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**64)]
+# Lists of any length are read to their first mistake: a million of them would keep the event loop for a second.
+Element = TypeVar("Element")
+Several = Annotated[list[Element], Field(fail_fast=True, max_length=MAX_MESSAGES)]
+Table = Annotated[dict[str, Element], BeforeValidator(_check_length)]
+TokenIds = Annotated[list[TokenId], Field(fail_fast=True, max_length=MAX_PROMPT_IDS)]
+
+
+# What reading a body costs goes with the values in it, not with its bytes: two million empty lists are six megabytes,
+# and a second. Counted without reading it, so brackets and commas inside of texts count too.
+MAX_BRACKETS = 2**18
+MAX_COMMAS = MAX_PROMPT_IDS + 2**18
 
 
 class Body(BaseModel):
@@ -38,17 +61,26 @@ BodyType = TypeVar("BodyType", bound=Body)
 def parsed(kind: type[BodyType], body: bytes) -> BodyType:
     """`body`, JSON text, as a request of `kind`. Errors: ServiceError naming the field."""
     try:
-        request = kind.model_validate_json(body)
+        request = kind.model_validate(_json(body))
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        raise _refusal(first) from None
+        errors = error.errors(include_url=False, include_input=False, include_context=False)
+        # Of what keeps a value from being any of several kinds: what is wrong furthest inside, or not just its kind.
+        raise _refusal(max(errors, key=lambda one: (len(one["loc"]), one["type"] != "string_type"))) from None
     request.check_refused()
     return request
 
 
+def _json(body: bytes) -> Any:
+    """Errors: ServiceError."""
+    if body.count(b"[") + body.count(b"{") > MAX_BRACKETS or body.count(b",") > MAX_COMMAS:
+        raise invalid_field("body", "has too many parts")
+    try:
+        return from_json(body, allow_inf_nan=False)
+    except ValueError:
+        raise malformed_json() from None
+
+
 def _refusal(error: Any) -> ServiceError:
-    if error["type"] == "json_invalid":
-        return malformed_json()
     return invalid_field(_path(error["loc"]) or "body", error["msg"][:1].lower() + error["msg"][1:])
 
 

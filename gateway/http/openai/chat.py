@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from google.protobuf.struct_pb2 import Struct
 
 from gateway.generation import Generation
-from gateway.http.openai.body import Body, Int32
+from gateway.http.openai.body import Body, Int32, Several, Table
 from gateway.http.openai.parameters import Parameters, renamed
 from gateway.requests import generation_from_chat
 from rpc.errors import invalid_field, not_implemented
@@ -43,21 +43,21 @@ class Message(Body):
     """A message of a chat."""
 
     role: str
-    content: str | list[Part] | None = None
+    content: str | Several[Part] | None = None
     name: str | None = None
-    tool_calls: list[CalledTool] | None = None
+    tool_calls: Several[CalledTool] | None = None
     tool_call_id: str | None = None
 
 
 class ChatBody(Parameters):
     """A request for a chat's next message."""
 
-    messages: list[Message]
+    messages: Several[Message]
     max_completion_tokens: Int32 | None = None
     logprobs: bool | None = None
     top_logprobs: Int32 | None = None
     # vLLM's.
-    chat_template_kwargs: dict[str, Any] | None = None
+    chat_template_kwargs: Table[Any] | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
 
@@ -108,7 +108,7 @@ def generation_of_chat(body: ChatBody, *, counting: bool = False) -> Generation:
         add_special_tokens=body.add_special_tokens,
         truncate_prompt_tokens=body.truncate_prompt_tokens,
     )
-    with renamed(body.names()):
+    with renamed(body.names):
         return generation_from_chat(request, counting=counting)
 
 

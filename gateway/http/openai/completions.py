@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from pydantic import Field
+
 from gateway.generation import Generation
-from gateway.http.openai.body import Int32, TokenId
+from gateway.http.openai.body import Int32, Several, TokenIds
 from gateway.http.openai.parameters import Parameters, renamed
 from gateway.requests import generation_from_prompts
 from rpc.errors import invalid_field
@@ -16,7 +18,7 @@ from tokenmill.v1 import gateway_pb2
 class CompletionBody(Parameters):
     """A request to continue prompts: texts, or token ids."""
 
-    prompt: str | list[str] | list[TokenId] | list[list[TokenId]]
+    prompt: str | Several[str] | TokenIds | Several[TokenIds] = Field(union_mode="left_to_right")
     echo: bool | None = None
     logprobs: Int32 | None = None
 
@@ -71,7 +73,7 @@ def generation_of_completion(body: CompletionBody, *, counting: bool = False) ->
         request.prompts.texts.extend(texts)
     else:
         request.token_prompts.prompts.extend(gateway_pb2.TokenIds(ids=ids) for ids in prompts)  # type: ignore[arg-type]
-    with renamed(body.names()):
+    with renamed(body.names):
         return generation_from_prompts(request, counting=counting)
 
 

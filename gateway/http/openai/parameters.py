@@ -5,11 +5,11 @@ The contract's own checks do the rest; what they say of its fields is said of th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
-from gateway.http.openai.body import Body, Int32, Seed, TokenId
+from gateway.http.openai.body import Body, Int32, Seed, Several, Table, TokenIds
 from rpc.errors import ServiceError, invalid_field
 from tokenmill.v1 import generation_pb2
 
@@ -32,8 +32,8 @@ class Parameters(Body):
     seed: Seed | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
-    logit_bias: dict[str, float] | None = None
-    stop: str | list[str] | None = None
+    logit_bias: Table[float] | None = None
+    stop: str | Several[str] | None = None
     user: str | None = None  # for whom it is, which changes nothing
     max_tokens: Int32 | None = None
     # vLLM's.
@@ -42,7 +42,7 @@ class Parameters(Body):
     typical_p: float | None = None
     repetition_penalty: float | None = None
     min_tokens: Int32 | None = None
-    stop_token_ids: list[TokenId] | None = None
+    stop_token_ids: TokenIds | None = None
     include_stop_str_in_output: bool | None = None
     ignore_eos: bool | None = None
     skip_special_tokens: bool | None = None
@@ -135,13 +135,13 @@ class Parameters(Body):
 
 
 @contextmanager
-def renamed(names: Mapping[str, str]) -> Iterator[None]:
-    """Let errors about the contract's fields name the caller's. The first of `names` that fits holds."""
+def renamed(names: Callable[[], Mapping[str, str]]) -> Iterator[None]:
+    """Let errors about the contract's fields name the caller's. The first of the `names` that fits holds."""
     try:
         yield
     except ServiceError as error:
         field = error.field or ""
-        for own, theirs in names.items():
+        for own, theirs in names().items():
             if field.startswith(own):
                 raise error.about(theirs + field.removeprefix(own)) from None
         raise

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from gateway.generation import Generation
-from gateway.http.openai.body import Body, Int32
+from gateway.http.openai.body import Body, Int32, Several, Table
 from gateway.http.openai.chat import Part, text_of
 from gateway.http.openai.parameters import Parameters, renamed
 from gateway.requests import generation_from_chat
@@ -21,18 +21,18 @@ class Item(Body):
 
     type: str = "message"
     role: str = "user"
-    content: str | list[Part] | None = None
+    content: str | Several[Part] | None = None
 
 
 class ResponsesBody(Parameters):
     """A request for a response."""
 
-    input: str | list[Item]
+    input: str | Several[Item]
     instructions: str | None = None
     max_output_tokens: Int32 | None = None
     top_logprobs: Int32 | None = None
-    include: list[str] | None = None
-    metadata: dict[str, str] | None = None
+    include: Several[str] | None = None
+    metadata: Table[str] | None = None
     store: bool | None = None  # nothing is ever kept
 
     refused: ClassVar[dict[str, tuple[Any, ...]]] = {
@@ -61,7 +61,8 @@ class ResponsesBody(Parameters):
     def names(self) -> Mapping[str, str]:
         """As for all, but for the messages and the bound."""
         offset = 1 if self.instructions else 0
-        messages = {f"messages[{place + offset}]": f"input[{place}]" for place in range(len(self.input))}
+        items = 0 if isinstance(self.input, str) else len(self.input)
+        messages = {f"messages[{place + offset}]": f"input[{place}]" for place in range(items)}
         bound = {"stopping.max_new_tokens": "max_output_tokens"}
         return {**messages, "messages": "input", **super().names(), **bound}
 
@@ -85,7 +86,7 @@ def generation_of_response(body: ResponsesBody) -> Generation:
         priority=body.priority or 0,
         cache_salt=body.cache_salt or "",
     )
-    with renamed(body.names()):
+    with renamed(body.names):
         return generation_from_chat(request)
 
 

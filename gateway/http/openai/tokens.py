@@ -5,10 +5,9 @@ from __future__ import annotations
 from array import array
 
 from gateway.generation import Generation
-from gateway.http.openai.body import Body, TokenId
+from gateway.http.openai.body import Body, Several, TokenIds
 from gateway.http.openai.chat import ChatBody, Message, generation_of_chat
 from gateway.http.openai.completions import CompletionBody, generation_of_completion
-from gateway.requests import MAX_PROMPT_IDS
 from rpc.errors import invalid_field
 
 
@@ -17,7 +16,7 @@ class TokenizeBody(Body):
 
     model: str = ""
     prompt: str | None = None
-    messages: list[Message] | None = None
+    messages: Several[Message] | None = None
     add_special_tokens: bool | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
@@ -28,12 +27,10 @@ class DetokenizeBody(Body):
     """Token ids."""
 
     model: str = ""
-    tokens: list[TokenId]
+    tokens: TokenIds
 
     def ids(self) -> array[int]:
         """All of them. Errors: ServiceError."""
-        if len(self.tokens) > MAX_PROMPT_IDS:
-            raise invalid_field("tokens", f"at most {MAX_PROMPT_IDS}, got {len(self.tokens)}")
         if max(self.tokens, default=0) >= 2**31:
             raise invalid_field("tokens", f"{max(self.tokens)} is outside the vocabulary")
         return array("i", self.tokens)
