@@ -1,4 +1,7 @@
-"""What does the gateway cost, and how much can one core of it carry? Its worker is scripted: it computes nothing."""
+"""What does the gateway cost, and how much can one core of it carry, over gRPC and over HTTP?
+
+Its worker is scripted: it computes nothing.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +11,21 @@ import json
 import os
 import statistics
 import sys
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from benchmarks.load.requests import Lengths, PromptWords
-from benchmarks.load.statistics import Summary
+from benchmarks.load.requests import Lengths, PromptWords, Request
+from benchmarks.load.statistics import Summary, median_ratio
 from benchmarks.options import BenchOptions
 from benchmarks.report.results import Cell, Check, Section, Table
 from benchmarks.subjects.gateway_client import GatewayClient
+from benchmarks.subjects.http_client import HttpClient
 from benchmarks.subjects.remote import Remote
 from benchmarks.subjects.usage import CpuMeter
-from cli.local_stack import LocalStack, StackOptions
+from cli.local_stack import FREE_PORTS, LocalStack, Ports, StackOptions
 from cli.progress import StartProgress
 
 STREAMS = 64
@@ -29,6 +34,9 @@ TEXT = " The old bridge over the river was built of stone, and in summer the chi
 # What is asked for, and how long the worker's steps take. The shortest is more than the gateway can carry.
 PACED_MS = (20.0, 6.0)
 FASTEST_MS = 1.0
+WARM_UP = Lengths((16, 16), (1, 4))
+HTTP_CEILING = 1.1  # times the CPU per token of gRPC
+Ask = Callable[[list[Request], int], Summary]  # requests, and how many are in flight
 COLUMNS = [
     "step ms",
     "tokens/s",
@@ -60,34 +68,94 @@ async def _measure(options: BenchOptions, words: PromptWords, section: Section) 
         step: await _with_steps_of(step, Lengths.exactly(prompt=16, output=options.gateway_tokens), options, words)
         for step in (*PACED_MS, FASTEST_MS)
     }
+    over_http = await _over_both(Lengths.exactly(prompt=16, output=options.gateway_tokens), options, words)
     short = Lengths((64, 64), (1, 2))
     requests = await _with_steps_of(FASTEST_MS, short, options, words)
-    section.tables = [_streams_table(runs), _requests_table(requests)]
+    section.tables = [_streams_table(runs), _requests_table(requests), _protocols_table(over_http)]
     sustained = statistics.median(run.summary.tokens_per_second for run in runs[FASTEST_MS])
     name = f"tokens/s that a gateway with one core carries, {STREAMS} streams"
-    section.checks = [Check(name, sustained, at_least=PROMISED_TOKENS_PER_SECOND)]
+    ratio = median_ratio(*(_cpu_per_token(over_http[name]) for name in ("HTTP", "gRPC")))
+    section.checks = [
+        Check(name, sustained, at_least=PROMISED_TOKENS_PER_SECOND),
+        Check(f"the gateway's CPU per token over HTTP, times gRPC's, {STREAMS} streams", ratio, at_most=HTTP_CEILING),
+    ]
 
 
 async def _with_steps_of(step_ms: float, lengths: Lengths, options: BenchOptions, words: PromptWords) -> list[Carried]:
-    script = _script(options, step_ms)
+    async with _gateway_on_one_core(step_ms, options, FREE_PORTS) as stack:
+        with Remote(GatewayClient, stack.addresses["gateway"]) as client:
+
+            def ask(requests: list[Request], in_flight: int) -> Summary:
+                return client.ask(GatewayClient.closed, requests, in_flight)
+
+            await asyncio.to_thread(ask, words.requests(STREAMS, WARM_UP, variant=-1), STREAMS)
+            return [
+                await _carried(
+                    ask, {**stack.pids, "client": client.pid}, _requests(words, lengths, options, repetition)
+                )
+                for repetition in range(options.repetitions)
+            ]
+
+
+async def _over_both(lengths: Lengths, options: BenchOptions, words: PromptWords) -> dict[str, list[Carried]]:
+    """The same streams over gRPC and over HTTP, in turns."""
+    async with _gateway_on_one_core(PACED_MS[0], options, dataclasses.replace(FREE_PORTS, http=0)) as stack:
+        with Remote(GatewayClient, stack.addresses["gateway"]) as grpc, Remote(HttpClient, stack.http_address) as http:
+            asks: dict[str, Ask] = {
+                "gRPC": lambda requests, in_flight: grpc.ask(GatewayClient.closed, requests, in_flight),
+                "HTTP": lambda requests, in_flight: http.ask(HttpClient.closed, requests, in_flight),
+            }
+            runs: dict[str, list[Carried]] = {name: [] for name in asks}
+            for number, ask in enumerate(asks.values(), start=1):
+                await asyncio.to_thread(ask, words.requests(STREAMS, WARM_UP, variant=-number), STREAMS)
+            for repetition in range(options.repetitions):
+                for place, (name, ask) in enumerate(asks.items()):
+                    requests = _requests(words, lengths, options, 2 * repetition + place)
+                    runs[name].append(await _carried(ask, stack.pids, requests))
+            return runs
+
+
+@asynccontextmanager
+async def _gateway_on_one_core(step_ms: float, options: BenchOptions, ports: Ports) -> AsyncIterator[LocalStack]:
     stack_options = StackOptions(
         model=options.model,
         served_name=options.model.resolve().name,
-        worker_arguments=("--engine", "scripted", "--script", str(script), "--max-num-seqs", str(STREAMS)),
+        ports=ports,
+        worker_arguments=(
+            *("--engine", "scripted", "--script", str(_script(options, step_ms))),
+            *("--max-num-seqs", str(STREAMS)),
+        ),
     )
     async with LocalStack(stack_options, StartProgress(sys.stderr)) as stack:
         _keep_to_one_core(stack.pids["gateway"])
-        with Remote(GatewayClient, stack.addresses["gateway"]) as client:
-            pids = {**stack.pids, "client": client.pid}
-            warm_up = words.requests(STREAMS, Lengths((16, 16), (1, 4)), variant=-1)
-            await asyncio.to_thread(client.ask, GatewayClient.closed, warm_up, STREAMS)
-            runs = []
-            for repetition in range(options.repetitions):
-                requests = words.requests(STREAMS * options.gateway_rounds, lengths, variant=repetition)
-                meter = CpuMeter(pids)
-                summary = await asyncio.to_thread(client.ask, GatewayClient.closed, requests, STREAMS)
-                runs.append(Carried(summary, meter.seconds()))
-            return runs
+        yield stack
+
+
+async def _carried(ask: Ask, pids: Mapping[str, int], requests: list[Request]) -> Carried:
+    meter = CpuMeter(pids)
+    summary = await asyncio.to_thread(ask, requests, STREAMS)
+    return Carried(summary, meter.seconds())
+
+
+def _requests(words: PromptWords, lengths: Lengths, options: BenchOptions, variant: int) -> list[Request]:
+    return words.requests(STREAMS * options.gateway_rounds, lengths, variant=variant)
+
+
+def _cpu_per_token(runs: list[Carried]) -> list[float]:
+    return [run.cpu_seconds["gateway"] / run.summary.tokens * 1e6 for run in runs]
+
+
+def _protocols_table(runs: Mapping[str, list[Carried]]) -> Table:
+    rows: list[list[Cell]] = [
+        [
+            name,
+            statistics.median(run.summary.tokens_per_second for run in of_one),
+            statistics.median(_cpu_per_token(of_one)),
+        ]
+        for name, of_one in runs.items()
+    ]
+    title = f"{STREAMS} streams over gRPC and over HTTP, steps of {PACED_MS[0]:g} ms"
+    return Table(title, ["protocol", "tokens/s", "gateway's CPU µs per token"], rows)
 
 
 def _script(options: BenchOptions, step_ms: float) -> Path:
