@@ -43,5 +43,5 @@ def parameters(options: argparse.Namespace) -> Parameters:
 
 
 def client(options: argparse.Namespace) -> Client:
-    """A connection to the gateway. A local address is never reached through a proxy."""
+    """A connection to the gateway."""
     return Client(options.gateway, timeout_seconds=options.timeout, retries=Retries(attempts=2))

@@ -120,6 +120,22 @@ class Usage:
     completion_tokens: int = 0
 
 
+class TotalUsage:
+    """The tokens of a whole request: each prompt counted once."""
+
+    def __init__(self, n: int) -> None:
+        """`n`: outputs per prompt."""
+        self._n = n
+        self.prompt_tokens = self.cached_prompt_tokens = self.completion_tokens = 0
+
+    def add(self, index: int, usage: Usage) -> None:
+        """Count output `index`, which has ended."""
+        if index % self._n == 0:
+            self.prompt_tokens += usage.prompt_tokens
+            self.cached_prompt_tokens += usage.cached_prompt_tokens
+        self.completion_tokens += usage.completion_tokens
+
+
 @dataclass(frozen=True, slots=True)
 class Timing:
     """Where the time went, in seconds."""

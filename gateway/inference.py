@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 from gateway.catalogue import Catalogue
 from gateway.deadline import Deadline, DeadlineLimits
-from gateway.generation import EncodedPrompts, Event, Generation, OutputFailed, OutputFinished
+from gateway.generation import EncodedPrompts, Event, Generation, OutputFailed, OutputFinished, TotalUsage
 from gateway.models import ServedModel
 from gateway.pipeline import Pipeline
 from gateway.row_plan import check_vocabulary
@@ -53,15 +53,14 @@ class Inference:
         generation = dataclasses.replace(generation, tenant=caller.tenant)
         model = self.catalogue.find(generation.model)
         is_single = generation.prompt_count * generation.n == 1
-        prompt_tokens = completion_tokens = 0
+        total = TotalUsage(generation.n)
         async with aclosing(self.pipeline.run(generation, model, caller.deadline)) as events:
             async for event in events:
                 if not (is_single and isinstance(event, OutputFailed)):
                     yield event
                 if isinstance(event, OutputFinished | OutputFailed):
-                    prompt_tokens += 0 if event.index % generation.n else event.usage.prompt_tokens
-                    completion_tokens += event.usage.completion_tokens
-                    count_tokens(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
+                    total.add(event.index, event.usage)
+                    count_tokens(prompt_tokens=total.prompt_tokens, completion_tokens=total.completion_tokens)
                 if is_single and isinstance(event, OutputFailed):
                     raise event.error
 

@@ -256,6 +256,15 @@ async def test_a_stream_that_has_begun_is_never_asked_again() -> None:
     assert failing.calls == 1
 
 
+async def test_a_proxy_of_the_environment_is_not_asked(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "grpc_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    for name in ("no_proxy", "no_grpc_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    async with AsyncClient(address(stack.gateway_server), retries=Retries(attempts=1)) as own:
+        assert [model.name for model in await own.models()] == [NAME]
+
+
 async def test_nobody_there_is_unavailable() -> None:
     async with AsyncClient("127.0.0.1:1", retries=Retries(attempts=1)) as client:
         with pytest.raises(UnavailableError):

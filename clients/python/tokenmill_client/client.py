@@ -127,15 +127,13 @@ class Client:
         """Continue prompts, as it is generated."""
         return self._stream(self._stub.StreamGenerate, generate_request(prompts, parameters))
 
-    def count_tokens(
-        self, messages_or_prompt: Messages | None = None, *, prompt: str | None = None, model: str = ""
-    ) -> int:
+    def count_tokens(self, messages: Messages | None = None, *, prompt: str | None = None, model: str = "") -> int:
         """The tokens of a chat, or of a `prompt`, as a request with it would have them. Errors: TokenmillError."""
         request = gateway_pb2.CountTokensRequest()
         if prompt is not None:
             request.generate.CopyFrom(generate_request(prompt, {"model": model}))
         else:
-            request.chat.CopyFrom(chat_request(messages_or_prompt or [], {"model": model}))
+            request.chat.CopyFrom(chat_request(messages or [], {"model": model}))
         return int(self._ask(self._stub.CountTokens, request).total_tokens)
 
     def models(self) -> list[Model]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 OPTIONS = [
     ("grpc.max_receive_message_length", 32 * 2**20),
     ("grpc.max_send_message_length", 32 * 2**20),
+    ("grpc.enable_http_proxy", 0),  # a gateway is inside, where no proxy of the environment leads
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
 ]

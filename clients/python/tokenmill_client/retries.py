@@ -22,9 +22,6 @@ class Retries:
     longest_wait_seconds: float = 10.0
 
 
-NONE = Retries(attempts=1)
-
-
 class Attempts:
     """The attempts of one call, within the time that the call is given."""
 

@@ -6,10 +6,10 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from gateway.generation import Event, Generation, OutputDelta, OutputFailed, OutputFinished, Started
+from gateway.generation import Event, Generation, OutputDelta, OutputFailed, OutputFinished, Started, TotalUsage
 from gateway.http.openai.chat import ChatBody
 from gateway.http.openai.collected import Collected, CollectedOutput
-from gateway.http.openai.terms import Totals, chat_logprobs, ending, failure
+from gateway.http.openai.terms import chat_logprobs, ending, failure, usage_of
 
 
 class ChatSpeaker:
@@ -42,21 +42,21 @@ class ChatSpeaker:
             case OutputFailed(index, error):
                 yield self._chunk(index, {}, **failure(error))
 
-    def last_chunks(self, totals: Totals) -> Iterable[Any]:
+    def last_chunks(self, total: TotalUsage) -> Iterable[Any]:
         """The tokens counted, if asked for."""
         if self._wants_usage:
-            yield {**self._head("chat.completion.chunk"), "choices": [], "usage": totals.as_usage()}
+            yield {**self._head("chat.completion.chunk"), "choices": [], "usage": usage_of(total)}
 
     def collect(self, heard: Event) -> None:
         """Note it."""
         self._collected.add(heard)
 
-    def whole(self, totals: Totals) -> Any:
+    def whole(self, total: TotalUsage) -> Any:
         """All choices."""
         if self._collected.started is not None:
             self._model = self._collected.started.model
         choices = [self._choice(index, output) for index, output in enumerate(self._collected.outputs)]
-        return {**self._head("chat.completion"), "choices": choices, "usage": totals.as_usage()}
+        return {**self._head("chat.completion"), "choices": choices, "usage": usage_of(total)}
 
     def _head(self, kind: str) -> dict[str, Any]:
         return {"id": self._id, "object": kind, "created": self._created, "model": self._model}

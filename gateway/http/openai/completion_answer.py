@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from gateway.generation import Event, Generation, OutputDelta, OutputFailed, OutputFinished, Started
+from gateway.generation import Event, Generation, OutputDelta, OutputFailed, OutputFinished, Started, TotalUsage
 from gateway.http.openai.completions import CompletionBody
-from gateway.http.openai.terms import TokenTexts, Totals, ending, failure, token_text
+from gateway.http.openai.terms import TokenTexts, ending, failure, token_text, usage_of
 from gateway.text.token_logprob import TokenLogprob
 
 
@@ -79,10 +79,10 @@ class CompletionSpeaker:
             chunk = {**self._head(), "choices": [self._choice(heard.index, part)]}
             yield {**chunk, "usage": None} if self._wants_usage else chunk
 
-    def last_chunks(self, totals: Totals) -> Iterable[Any]:
+    def last_chunks(self, total: TotalUsage) -> Iterable[Any]:
         """The tokens counted, if asked for."""
         if self._wants_usage:
-            yield {**self._head(), "choices": [], "usage": totals.as_usage()}
+            yield {**self._head(), "choices": [], "usage": usage_of(total)}
 
     def collect(self, heard: Event) -> None:
         """Note it."""
@@ -91,10 +91,10 @@ class CompletionSpeaker:
         else:
             self._parts[heard.index] += self._parts_of(heard)
 
-    def whole(self, totals: Totals) -> Any:
+    def whole(self, total: TotalUsage) -> Any:
         """All choices."""
         choices = [self._choice(index, _merged(parts)) for index, parts in enumerate(self._parts)]
-        return {**self._head(), "choices": choices, "usage": totals.as_usage()}
+        return {**self._head(), "choices": choices, "usage": usage_of(total)}
 
     def _parts_of(self, heard: OutputDelta | OutputFinished | OutputFailed) -> list[dict[str, Any]]:
         choice = self._choices[heard.index]

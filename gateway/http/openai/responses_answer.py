@@ -11,7 +11,7 @@ from gateway.generation import Event, FinishReason, OutputDelta, OutputFinished,
 from gateway.http.messages import Answer, Events, dumped, event, json_answer
 from gateway.http.openai.collected import Collected
 from gateway.http.openai.responses_body import ResponsesBody
-from gateway.http.openai.terms import Totals, chat_logprobs
+from gateway.http.openai.terms import chat_logprobs
 
 # Why a response is incomplete; what is not here has come to its own end.
 _INCOMPLETE = {
@@ -124,12 +124,11 @@ class ResponseSpeaker:
 
 
 def _usage(finished: OutputFinished) -> dict[str, Any]:
-    totals = Totals(1)
-    totals.add(0, finished.usage)
+    usage = finished.usage
     return {
-        "input_tokens": totals.prompt,
-        "input_tokens_details": {"cached_tokens": totals.cached},
-        "output_tokens": totals.completion,
+        "input_tokens": usage.prompt_tokens,
+        "input_tokens_details": {"cached_tokens": usage.cached_prompt_tokens},
+        "output_tokens": usage.completion_tokens,
         "output_tokens_details": {"reasoning_tokens": 0},
-        "total_tokens": totals.prompt + totals.completion,
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
     }

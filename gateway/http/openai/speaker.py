@@ -6,9 +6,8 @@ from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from typing import Any, Protocol
 
-from gateway.generation import Event, OutputFailed, OutputFinished
+from gateway.generation import Event, OutputFailed, OutputFinished, TotalUsage
 from gateway.http.messages import Answer, Events, dumped, event, json_answer
-from gateway.http.openai.terms import Totals
 
 DONE = event(b"[DONE]")
 
@@ -24,42 +23,42 @@ class Speaker(Protocol):
         """Note an event for the whole answer."""
         ...
 
-    def last_chunks(self, totals: Totals) -> Iterable[Any]:
+    def last_chunks(self, total: TotalUsage) -> Iterable[Any]:
         """What follows when every output has ended."""
         ...
 
-    def whole(self, totals: Totals) -> Any:
+    def whole(self, total: TotalUsage) -> Any:
         """The whole answer, as JSON, from what was collected."""
         ...
 
 
 async def answer(events: AsyncGenerator[Event, None], speaker: Speaker, n: int) -> Answer:
     """Wait for all `events`. Errors: ServiceError."""
-    totals = Totals(n)
+    total = TotalUsage(n)
     async with aclosing(events):
         async for heard in events:
-            _count(totals, heard)
+            _count(total, heard)
             speaker.collect(heard)
-    return json_answer(speaker.whole(totals))
+    return json_answer(speaker.whole(total))
 
 
 def stream(events: AsyncGenerator[Event, None], speaker: Speaker, n: int) -> Events:
     """Tell `events` as they come. Errors, while it is read: ServiceError."""
 
     async def told() -> AsyncGenerator[bytes, None]:
-        totals = Totals(n)
+        total = TotalUsage(n)
         async with aclosing(events):
             async for heard in events:
-                _count(totals, heard)
+                _count(total, heard)
                 for chunk in speaker.chunks(heard):
                     yield event(dumped(chunk))
-        for chunk in speaker.last_chunks(totals):
+        for chunk in speaker.last_chunks(total):
             yield event(dumped(chunk))
         yield DONE
 
     return Events(told())
 
 
-def _count(totals: Totals, heard: Event) -> None:
+def _count(total: TotalUsage, heard: Event) -> None:
     if isinstance(heard, OutputFinished | OutputFailed):
-        totals.add(heard.index, heard.usage)
+        total.add(heard.index, heard.usage)

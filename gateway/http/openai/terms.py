@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from gateway.generation import FinishReason, OutputFinished, Usage
+from gateway.generation import FinishReason, OutputFinished, TotalUsage
 from gateway.http.errors import body_of
 from gateway.text.token_logprob import TokenLogprob
 from rpc.errors import ServiceError
@@ -34,28 +34,14 @@ def failure(error: ServiceError) -> dict[str, Any]:
     return {"finish_reason": FAILED, **body_of(error)}
 
 
-class Totals:
-    """The tokens of a request: each prompt counted once."""
-
-    def __init__(self, n: int) -> None:
-        self._n = n
-        self.prompt = self.cached = self.completion = 0
-
-    def add(self, index: int, usage: Usage) -> None:
-        """Count an output that has ended."""
-        if index % self._n == 0:
-            self.prompt += usage.prompt_tokens
-            self.cached += usage.cached_prompt_tokens
-        self.completion += usage.completion_tokens
-
-    def as_usage(self) -> dict[str, Any]:
-        """For chats and completions."""
-        return {
-            "prompt_tokens": self.prompt,
-            "completion_tokens": self.completion,
-            "total_tokens": self.prompt + self.completion,
-            "prompt_tokens_details": {"cached_tokens": self.cached},
-        }
+def usage_of(total: TotalUsage) -> dict[str, Any]:
+    """Tokens counted, for chats and completions."""
+    return {
+        "prompt_tokens": total.prompt_tokens,
+        "completion_tokens": total.completion_tokens,
+        "total_tokens": total.prompt_tokens + total.completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": total.cached_prompt_tokens},
+    }
 
 
 def token_text(token: TokenLogprob) -> str:
