@@ -89,6 +89,12 @@ class WorkerLoad:
         self._reports += 1
         self._unseen.pop(self._reports - _REPORTS_UNTIL_SEEN, None)
 
+    def excuse(self, seconds: float) -> None:
+        """Not count the last `seconds`, in which nobody listened to it."""
+        now = self._clock()
+        self._heard_at = min(now, self._heard_at + seconds)
+        self._moved_at = min(now, self._moved_at + seconds)
+
     def is_silent(self) -> bool:
         """Whether it has not been heard of for too long: the process is gone, stopped or cut off."""
         return self._clock() - self._heard_at > SILENT_SECONDS

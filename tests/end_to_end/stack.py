@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from tokenizers import Tokenizer
 
+    from gateway.fleet.worker_state import WorkerState
     from model_worker.engines.fake_faults import Fault, Gate
     from tests.serving import RunningServer
 
@@ -143,6 +144,10 @@ class Stack:
     def inflight(self) -> int:
         """Requests that the gateway is working on, or holds in its queue."""
         return self.gateway_service._admission.inflight + self.gateway_service._admission.queued
+
+    def workers(self) -> list[WorkerState]:
+        """The workers as the gateway sees them."""
+        return self.gateway_service._workers.states()
 
 
 @asynccontextmanager

@@ -64,6 +64,28 @@ def test_a_worker_without_reports_is_silent_after_three_seconds():
     assert not load.is_silent()
 
 
+def test_time_in_which_nobody_listened_makes_a_worker_neither_silent_nor_stuck():
+    clock = Clock()
+    load = WorkerLoad(clock)
+    load.hear(Report(running=1, step=5))
+    clock.now += 60
+    load.excuse(60 - SILENT_SECONDS)
+    assert not load.is_silent()
+    assert not load.is_stuck()
+    clock.now += 0.1
+    assert load.is_silent()
+
+
+def test_a_report_from_after_the_excused_time_is_as_new_as_it_is():
+    clock = Clock()
+    load = WorkerLoad(clock)
+    clock.now += 60
+    load.hear(Report())
+    load.excuse(60)
+    clock.now += SILENT_SECONDS + 0.1
+    assert load.is_silent()
+
+
 def test_a_worker_with_rows_whose_steps_do_not_end_is_stuck():
     clock = Clock()
     load = WorkerLoad(clock)
