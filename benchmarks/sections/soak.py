@@ -12,6 +12,7 @@ from benchmarks.subjects.usage import memory_bytes
 SHORT = Lengths(prompt=(4, 32), output=(1, 8))
 IN_FLIGHT = 16
 LOOKS = 10
+WARM_UP_LOOKS = 2  # until the batches of every size, with the buffers that stay, have been there
 # Small, so that all of it was in use before the first look: the system counts a page only once it was written to.
 KV_MEMORY = ("--kv-cache-memory", "64MiB")
 ALLOWED_MIB = 4.0  # what an allocator keeps here or there
@@ -19,15 +20,16 @@ MIB = 2**20
 
 
 def measure(options: BenchOptions, words: PromptWords) -> Section:
-    """Resident memory while requests of mixed lengths come and go; the first tenth of them warms up."""
+    """Resident memory while requests of mixed lengths come and go, after two tenths as many that warm up."""
     section = Section("Memory over many requests")
     each = options.soak_requests // LOOKS
     flags = (*CONFIGURATIONS[options.served], *KV_MEMORY)
     with Remote(EngineSubject, options.model, flags) as engine:
         looks: list[float] = []
-        for look in range(1 + LOOKS):
+        for look in range(WARM_UP_LOOKS + LOOKS):
             engine.ask(EngineSubject.closed, words.requests(each, SHORT, variant=look), IN_FLIGHT)
             looks.append((memory_bytes(engine.pid) or 0) / MIB)
+    looks = looks[WARM_UP_LOOKS - 1 :]
     rows: list[list[Cell]] = [[each * done, memory] for done, memory in enumerate(looks)]
     columns = ["requests after warm-up", "resident MiB"]
     section.tables = [Table(f"Memory of the engine, {options.served}", columns, rows)]
