@@ -9,6 +9,7 @@ from contextlib import aclosing
 from gateway.catalogue import Catalogue
 from gateway.deadline import Deadline, DeadlineLimits
 from gateway.generation import EncodedPrompts, Event, Generation, OutputFailed, OutputFinished, TotalUsage
+from gateway.metrics import GatewayMetrics
 from gateway.models import ServedModel
 from gateway.pipeline import Pipeline
 from gateway.row_plan import check_vocabulary
@@ -47,22 +48,25 @@ class Inference:
     pipeline: Pipeline
     catalogue: Catalogue
     tokenizers: TokenizerClient
+    metrics: GatewayMetrics
 
     async def events(self, generation: Generation, caller: Caller) -> AsyncGenerator[Event, None]:
         """The pipeline's events; the failure of a single output is the call's. Errors: ServiceError."""
         generation = dataclasses.replace(generation, tenant=caller.tenant)
-        model = self.catalogue.find(generation.model)
         is_single = generation.prompt_count * generation.n == 1
         total = TotalUsage(generation.n)
-        async with aclosing(self.pipeline.run(generation, model, caller.deadline)) as events:
-            async for event in events:
-                if not (is_single and isinstance(event, OutputFailed)):
+        with self.metrics.request(generation, total, caller.deadline) as request:
+            model = self.catalogue.find(generation.model)
+            request.model = model.name
+            async with aclosing(self.pipeline.run(generation, model, caller.deadline)) as events:
+                async for event in events:
+                    if isinstance(event, OutputFinished | OutputFailed):
+                        total.add(event.index, event.usage)
+                        count_tokens(prompt_tokens=total.prompt_tokens, completion_tokens=total.completion_tokens)
+                    request.hear(event)
+                    if is_single and isinstance(event, OutputFailed):
+                        raise event.error
                     yield event
-                if isinstance(event, OutputFinished | OutputFailed):
-                    total.add(event.index, event.usage)
-                    count_tokens(prompt_tokens=total.prompt_tokens, completion_tokens=total.completion_tokens)
-                if is_single and isinstance(event, OutputFailed):
-                    raise event.error
 
     async def tokens(self, generation: Generation, caller: Caller) -> tuple[ServedModel, EncodedPrompts]:
         """The prompts of a request exactly as the request itself would have them, and whose. Errors: ServiceError."""

@@ -23,6 +23,7 @@ from gateway.http.openai.api import OpenAiApi
 from gateway.http.page import Page
 from gateway.http.server import HttpServer
 from gateway.inference import Callers, Inference
+from gateway.metrics import GatewayMetrics
 from gateway.pipeline import Pipeline
 from gateway.servicer import InferenceServicer
 from gateway.settings import GatewaySettings
@@ -52,7 +53,8 @@ class GatewayService:
         self._admission = Admission(limits, self._workers.capacity)
         self._starting = asyncio.create_task(self._start_waiting())
         pipeline = Pipeline(self._admission, self._tokenizers, self._workers)
-        self._inference = Inference(pipeline, Catalogue(self._workers, aliases), self._tokenizers)
+        self._metrics = GatewayMetrics(self._admission, self._workers, self._services)
+        self._inference = Inference(pipeline, Catalogue(self._workers, aliases), self._tokenizers, self._metrics)
         deadlines = DeadlineLimits(settings.default_deadline_seconds, settings.max_deadline_seconds)
         self._callers = Callers(deadlines, settings.tenant_key)
         self._settings = settings
@@ -69,8 +71,8 @@ class GatewayService:
             return
         calls = HttpCalls(surroundings.running, self._settings.max_deadline_seconds)
         api = OpenAiApi(self._inference, self._callers)
-        page = Page(self._workers.states) if self._settings.page else None
-        app = make_app(calls, api, page, lambda: surroundings.health.is_ready)
+        page = Page(self._workers.states, surroundings.port) if self._settings.page else None
+        app = make_app(calls, api, page, self._metrics, lambda: surroundings.health.is_ready)
         http = HttpServer(app, self._settings.host, self._settings.http_port)
         await http.listen()
         self.http = http

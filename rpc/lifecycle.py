@@ -44,6 +44,7 @@ class Surroundings:
 
     running: RunningCalls  # where its calls are counted, for the shutdown to wait for
     health: Health
+    port: int  # that gRPC listens on
 
 
 class Service(Protocol):
@@ -119,7 +120,7 @@ class Server:
             raise StartError(f"cannot listen on {address}: {error.strerror}") from error
         except RuntimeError as error:  # lost the race for the port
             raise StartError(f"cannot listen on {address}") from error
-        await self.service.listen(Surroundings(self._interceptor.running, self.health))
+        await self.service.listen(Surroundings(self._interceptor.running, self.health, self.port))
         await self._grpc.start()
         self.health.set_live()
         self.listening.set()

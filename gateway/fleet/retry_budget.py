@@ -13,6 +13,7 @@ class RetryBudget:
 
     def __init__(self) -> None:
         self._saved = RESERVE
+        self.spent = 0  # retries, ever
 
     def earn(self) -> None:
         """Note a request."""
@@ -23,4 +24,5 @@ class RetryBudget:
         if self._saved < 1:
             return False
         self._saved -= 1
+        self.spent += 1
         return True

@@ -55,6 +55,16 @@ class TokenizerPool:
         """Return at the next moment in which a service becomes ready, or is no longer."""
         await self._members.wait_for_change()
 
+    @property
+    def retries(self) -> int:
+        """How often another service was asked."""
+        return self._budget.spent
+
+    @property
+    def ready(self) -> int:
+        """How many services are."""
+        return len(self._ready())
+
     async def ask(
         self, call: Callable[[Stub], Awaitable[Answer]], deadline: Deadline, seconds: float | None = None
     ) -> Answer:

@@ -69,6 +69,16 @@ class WorkerPool:
         """What the workers have served, be they ready now or not."""
         return [model for worker in self._workers for model in worker.models]
 
+    @property
+    def retries(self) -> int:
+        """How often a request has gone on at another worker."""
+        return self._budget.spent
+
+    @property
+    def refused_workers(self) -> int:
+        """How many were refused for their vocabulary."""
+        return self.vocabularies.refused_workers
+
     def states(self) -> list[WorkerState]:
         """Every worker, for people."""
         return [worker.state() for worker in self._workers]

@@ -14,9 +14,12 @@ from gateway.http.messages import Answer, Events, Handler, HttpRequest, json_ans
 from gateway.http.openai.api import OpenAiApi
 from gateway.http.openapi import document
 from gateway.http.page import Page, file_answer
+from gateway.metrics import TEXT_TYPE, GatewayMetrics
 
 
-def make_app(calls: HttpCalls, api: OpenAiApi, page: Page | None, is_ready: Callable[[], bool]) -> ASGIApp:
+def make_app(
+    calls: HttpCalls, api: OpenAiApi, page: Page | None, metrics: GatewayMetrics, is_ready: Callable[[], bool]
+) -> ASGIApp:
     """An ASGI application; `is_ready` says whether requests are welcome."""
 
     async def ready(_request: HttpRequest) -> Answer:
@@ -31,6 +34,10 @@ def make_app(calls: HttpCalls, api: OpenAiApi, page: Page | None, is_ready: Call
         ("POST", "/tokenize", api.tokenize),
         ("POST", "/detokenize", api.detokenize),
     ]
+
+    async def tell_metrics(_request: HttpRequest) -> Answer:
+        return Answer(metrics.text(), media_type=TEXT_TYPE)
+
     described, docs = json_answer(document()), file_answer("docs.html")
 
     async def openapi(_request: HttpRequest) -> Answer:
@@ -43,6 +50,7 @@ def make_app(calls: HttpCalls, api: OpenAiApi, page: Page | None, is_ready: Call
         ("GET", "/health", _health),
         ("GET", "/ready", ready),
         ("GET", "/version", _version),
+        ("GET", "/metrics", tell_metrics),
         ("GET", "/openapi.json", openapi),
         ("GET", "/docs", show_docs),
     ]

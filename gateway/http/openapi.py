@@ -25,6 +25,7 @@ _GETS = {
     "/health": "Whether the process answers.",
     "/ready": "Whether requests are welcome; 503 if not.",
     "/version": "The version.",
+    "/metrics": "For Prometheus, in its text format 0.0.4.",
 }
 # Status codes that every request may be answered with.
 _ERRORS = {

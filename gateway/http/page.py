@@ -25,7 +25,8 @@ _HEADERS = {
 class Page:
     """Shows the page at `/`."""
 
-    def __init__(self, workers: Callable[[], Sequence[WorkerState]]) -> None:
+    def __init__(self, workers: Callable[[], Sequence[WorkerState]], grpc_port: int) -> None:
+        self._grpc_port = grpc_port  # for those who want to do the same from a program
         self._shown = file_answer("page.html")
         self._workers = workers
 
@@ -35,7 +36,8 @@ class Page:
 
     async def workers(self, _request: HttpRequest) -> Answer:
         """Every worker as it is now."""
-        return json_answer({"workers": [dataclasses.asdict(worker) for worker in self._workers()]})
+        workers = [dataclasses.asdict(worker) for worker in self._workers()]
+        return json_answer({"grpc_port": self._grpc_port, "workers": workers})
 
 
 def file_answer(name: str) -> Answer:

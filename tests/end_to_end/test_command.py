@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from typing import TYPE_CHECKING
 
@@ -82,6 +83,24 @@ async def test_ctrl_c_stops_an_answer_and_not_the_program(tier: TokenizerTier) -
         output, _ = await process.communicate()
         assert process.returncode == 0
         assert b"(stopped)" in output
+
+
+async def test_a_gateway_is_measured(stack: Stack) -> None:
+    where = ("--gateway", address(stack.gateway_server), "--num-prompts", "5", "--max-concurrency", "2")
+    code, output, errors = await command("bench", *where, "--random-input-len", "4", "--random-output-len", "6")
+    assert (code, errors) == (0, "")
+    assert output.startswith("5 answers in ")
+    assert "generated tokens: 30," in output
+    assert re.search(r"first text, ms( +[\d.,]+){3}\n", output)
+
+
+async def test_what_failed_while_measuring_is_told(stack: Stack) -> None:
+    where = ("--gateway", address(stack.gateway_server), "--num-prompts", "3")
+    code, output, errors = await command("bench", *where, "--random-input-len", "100000")
+    assert (code, output) == (WRONG_USAGE, "")
+    assert "prompt" in errors
+    code, _, errors = await command("bench", *where, "--request-rate", "0")
+    assert (code, "above 0" in errors) == (WRONG_USAGE, True)
 
 
 async def test_health_is_told_for_each_service(stack: Stack) -> None:

@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 
 from model_worker.engines.fake_faults import Gate
+from tests.end_to_end import requests
 from tests.end_to_end.http import (
     CHAT,
     COMPLETIONS,
@@ -203,6 +204,22 @@ class TestBeside:
     async def test_health_readiness_and_version(self, client: httpx2.AsyncClient) -> None:
         for path in ("/health", "/ready", "/version"):
             assert (await client.get(path)).status_code == 200
+
+
+class TestMetrics:
+    async def test_requests_of_both_protocols_are_counted(self, tier: TokenizerTier) -> None:
+        async with http_stack(tier) as (stack, own):
+            await posted(own, CHAT, chat(max_tokens=7))
+            await stack.gateway.Chat(requests.chat())
+            assert (await own.post(CHAT, json=chat(model='\n"other'))).status_code == 404
+            response = await own.get("/metrics")
+            assert response.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+            lines = response.text.splitlines()
+            assert f'tokenmill_requests_total{{code="OK",model_name="{NAME}"}} 2.0' in lines
+            assert 'tokenmill_requests_total{code="NOT_FOUND",model_name=""} 1.0' in lines
+            assert f'tokenmill_completion_tokens_total{{model_name="{NAME}"}} 17.0' in lines
+            assert f'tokenmill_workers{{model_name="{NAME}",state="ready"}} 1.0' in lines
+            assert "tokenmill_requests_running 0.0" in lines
 
 
 class TestPages:

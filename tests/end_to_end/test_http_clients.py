@@ -1,13 +1,15 @@
-"""OpenAI's own client for Python against the gateway: streams, usage, stops, log-probabilities, leaving, errors."""
+"""Other people's clients for Python against the gateway: streams, usage, stops, log-probabilities, leaving, errors."""
 
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import openai
 import pytest
 import pytest_asyncio
+from langchain_core.messages import AIMessageChunk
+from langchain_openai import ChatOpenAI
 
 from model_worker.engines.fake_faults import Gate
 from tests.end_to_end.http import HTTP, http_stack, url_of
@@ -98,3 +100,41 @@ async def test_closing_a_stream_stops_its_generation(tier: TokenizerTier) -> Non
         gate.open()
         await stack.idle()
         assert stack.inflight == 0
+
+
+class TestLangchain:
+    async def test_a_chat_is_streamed_with_usage_and_logprobs(self, client: openai.AsyncOpenAI) -> None:
+        asked = langchain(str(client.base_url), max_tokens=10, logprobs=True, top_logprobs=2)
+        chunks = [chunk async for chunk in asked.astream("A list of colors")]
+        answer = sum(chunks[1:], chunks[0])
+        assert isinstance(answer, AIMessageChunk)
+        assert answer.usage_metadata is not None
+        assert answer.usage_metadata["output_tokens"] == 10
+        assert len(answer.response_metadata["logprobs"]["content"]) == 10
+        whole = await client.chat.completions.create(model=NAME, messages=MESSAGES, max_completion_tokens=10)
+        assert answer.text == whole.choices[0].message.content
+
+    async def test_a_stop_string_ends_a_stream(self, client: openai.AsyncOpenAI) -> None:
+        whole = (await langchain(str(client.base_url), max_tokens=10).ainvoke("A list of colors")).text
+        stop = whole[2:4]
+        chunks = langchain(str(client.base_url), max_tokens=10).astream("A list of colors", stop=[stop])
+        assert "".join([chunk.text async for chunk in chunks]) == whole.split(stop)[0]
+
+    async def test_leaving_a_stream_stops_its_generation(self, tier: TokenizerTier) -> None:
+        gate = Gate()
+        async with gated_stack(tier, gate, gateway=HTTP) as stack:
+            gate.allow(3)
+            stream = langchain(f"{url_of(stack)}/v1", max_tokens=10_000).astream("A list of colors")
+            async for chunk in stream:
+                if chunk.text:
+                    break
+            await stream.aclose()  # type: ignore[attr-defined]
+            gate.open()
+            await stack.idle()
+            assert stack.inflight == 0
+
+
+def langchain(url: str, **parameters: Any) -> ChatOpenAI:
+    return ChatOpenAI(
+        base_url=url, api_key="none", model=NAME, temperature=0, max_retries=0, stream_usage=True, **parameters
+    )

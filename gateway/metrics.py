@@ -1,0 +1,257 @@
+"""What Prometheus is told of the gateway: counted as it happens, or looked up when it asks.
+
+Labels are few and ours: names of models that are served, codes and reasons of the contract. No text, no tenant.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from gateway.deadline import Deadline
+from gateway.fleet.worker_state import WorkerState
+from gateway.generation import Event, Generation, OutputDelta, OutputFailed, OutputFinished, TotalUsage
+from rpc.errors import ServiceError
+
+TEXT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+FIRST_TOKEN_SECONDS = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.25, 2.5, 5, 10, 20, 40, 80)
+TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.25, 2.5)
+REQUEST_SECONDS = (0.01, 0.04, 0.16, 0.64, 1.25, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
+UNKNOWN_MODEL = ""  # of a request that got no further than its model's name
+FAILED = "ERROR"
+
+# Times of creation would be samples of their own, which nobody asks for.
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+
+class Admission(Protocol):
+    """How many requests there are."""
+
+    @property
+    def inflight(self) -> int:
+        """Those that are worked on."""
+        ...
+
+    @property
+    def queued(self) -> int:
+        """Those that wait."""
+        ...
+
+
+class Workers(Protocol):
+    """The workers, as they are now."""
+
+    @property
+    def retries(self) -> int:
+        """How often a request went on at another one."""
+        ...
+
+    @property
+    def refused_workers(self) -> int:
+        """How many had another vocabulary than the tokenizer service."""
+        ...
+
+    def states(self) -> Sequence[WorkerState]:
+        """Every one of them."""
+        ...
+
+
+class Tokenizers(Protocol):
+    """The tokenizer services, as they are now."""
+
+    @property
+    def retries(self) -> int:
+        """How often another one was asked."""
+        ...
+
+    @property
+    def ready(self) -> int:
+        """How many are."""
+        ...
+
+
+class GatewayMetrics:
+    """Owns the registry; event loop only."""
+
+    def __init__(
+        self,
+        admission: Admission,
+        workers: Workers,
+        tokenizers: Tokenizers,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
+        self._registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        registry.register(_Now(admission, workers, tokenizers))
+        model = ("model_name",)
+        self._requests = Counter(
+            "tokenmill_requests", "Requests that have ended, by status code.", (*model, "code"), registry=registry
+        )
+        self._outputs = Counter(
+            "tokenmill_outputs", "Outputs that have ended, by reason.", (*model, "finish_reason"), registry=registry
+        )
+        self._prompt_tokens = Counter(
+            "tokenmill_prompt_tokens", "Tokens of prompts whose outputs have ended.", model, registry=registry
+        )
+        self._cached_tokens = Counter(
+            "tokenmill_cached_prompt_tokens",
+            "Those of them that a worker had computed before.",
+            model,
+            registry=registry,
+        )
+        self._completion_tokens = Counter("tokenmill_completion_tokens", "Tokens generated.", model, registry=registry)
+        self._first_token = Histogram(
+            "tokenmill_time_to_first_token_seconds",
+            "From a request's arrival to the first of its outputs.",
+            model,
+            registry=registry,
+            buckets=FIRST_TOKEN_SECONDS,
+        )
+        self._each_token = Histogram(
+            "tokenmill_time_per_output_token_seconds",
+            "Of an output that has ended, after its first token.",
+            model,
+            registry=registry,
+            buckets=TOKEN_SECONDS,
+        )
+        self._request = Histogram(
+            "tokenmill_request_seconds",
+            "From a request's arrival to its end, if it ended well.",
+            model,
+            registry=registry,
+            buckets=REQUEST_SECONDS,
+        )
+
+    def text(self) -> bytes:
+        """Everything in Prometheus' text format 0.0.4."""
+        return generate_latest(self._registry)
+
+    @contextmanager
+    def request(self, generation: Generation, total: TotalUsage, deadline: Deadline) -> Iterator[RequestMetrics]:
+        """Count the body as a request, which tells what happens to it. `total`: what its outputs have used so far."""
+        request = RequestMetrics(self, generation.prompt_count * generation.n, self._clock())
+        code = "OK"
+        try:
+            yield request
+        except ServiceError as error:
+            code = error.code.name
+            raise
+        except Exception:
+            code = "INTERNAL"
+            raise
+        except BaseException:  # its caller has left, or only does not wait for the end of the stream
+            if not request.is_whole:
+                code = "DEADLINE_EXCEEDED" if deadline.remaining() == 0 else "CANCELLED"
+            raise
+        finally:
+            self._requests.labels(request.model, code).inc()
+            self._prompt_tokens.labels(request.model).inc(total.prompt_tokens)
+            self._cached_tokens.labels(request.model).inc(total.cached_prompt_tokens)
+            self._completion_tokens.labels(request.model).inc(total.completion_tokens)
+            if code == "OK":
+                self._request.labels(request.model).observe(self._clock() - request.began)
+
+    def first_token(self, request: RequestMetrics) -> None:
+        """Its first output has begun."""
+        self._first_token.labels(request.model).observe(self._clock() - request.began)
+
+    def ended(self, request: RequestMetrics, event: OutputFinished | OutputFailed) -> None:
+        """One of its outputs has ended."""
+        reason = event.reason.name if isinstance(event, OutputFinished) else FAILED
+        self._outputs.labels(request.model, reason).inc()
+        later_tokens = event.usage.completion_tokens - 1
+        if isinstance(event, OutputFinished) and later_tokens > 0:
+            seconds = event.timing.total - event.timing.time_to_first_token
+            self._each_token.labels(request.model).observe(seconds / later_tokens)
+
+
+class RequestMetrics:
+    """One request. `model` is to be set as soon as it is known."""
+
+    def __init__(self, metrics: GatewayMetrics, outputs: int, began: float) -> None:
+        self.model = UNKNOWN_MODEL
+        self.began = began
+        self._metrics = metrics
+        self._running = outputs
+        self._has_begun = False
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of its outputs have ended."""
+        return self._running == 0
+
+    def hear(self, event: Event) -> None:
+        """Something happened to it."""
+        if isinstance(event, OutputDelta):
+            if not self._has_begun:
+                self._has_begun = True
+                self._metrics.first_token(self)
+        elif isinstance(event, OutputFinished | OutputFailed):
+            self._running -= 1
+            self._metrics.ended(self, event)
+
+
+class _Now(Collector):
+    """What there is at the moment."""
+
+    def __init__(self, admission: Admission, workers: Workers, tokenizers: Tokenizers) -> None:
+        self._admission = admission
+        self._workers = workers
+        self._tokenizers = tokenizers
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing in advance."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """All of it."""
+        yield GaugeMetricFamily("tokenmill_requests_running", "Requests worked on.", self._admission.inflight)
+        yield GaugeMetricFamily("tokenmill_requests_waiting", "Requests that wait.", self._admission.queued)
+        yield GaugeMetricFamily("tokenmill_tokenizers_ready", "Tokenizer services.", self._tokenizers.ready)
+        yield self._retries()
+        yield CounterMetricFamily(
+            "tokenmill_refused_workers",
+            "Workers with another vocabulary than the tokenizer service.",
+            self._workers.refused_workers,
+        )
+        yield from self._of_workers()
+
+    def _retries(self) -> Metric:
+        retries = CounterMetricFamily("tokenmill_retries", "Attempts after a lost one.", labels=("tier",))
+        retries.add_metric(("worker",), self._workers.retries)
+        retries.add_metric(("tokenizer",), self._tokenizers.retries)
+        return retries
+
+    def _of_workers(self) -> Iterator[Metric]:
+        model = ("model_name",)
+        workers = GaugeMetricFamily("tokenmill_workers", "Workers by model and state.", labels=(*model, "state"))
+        rows = GaugeMetricFamily("tokenmill_rows", "Rows at workers by model and state.", labels=(*model, "state"))
+        used = GaugeMetricFamily("tokenmill_kv_tokens_used", "Tokens in K/V memory.", labels=model)
+        total = GaugeMetricFamily("tokenmill_kv_tokens_total", "Tokens that K/V memory holds.", labels=model)
+        of_model: dict[str, list[WorkerState]] = defaultdict(list)
+        for state in self._workers.states():
+            of_model[state.models[0] if state.models else UNKNOWN_MODEL].append(state)
+        for name, states in of_model.items():
+            ready = [state for state in states if state.ready]
+            workers.add_metric((name, "ready"), len(ready))
+            workers.add_metric((name, "not_ready"), len(states) - len(ready))
+            rows.add_metric((name, "running"), sum(state.running for state in ready))
+            rows.add_metric((name, "waiting"), sum(state.waiting for state in ready))
+            used.add_metric((name,), sum(state.kv_tokens_used for state in ready))
+            total.add_metric((name,), sum(state.kv_tokens_total for state in ready))
+        return iter((workers, rows, used, total))
