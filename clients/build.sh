@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Build the example clients: npm packages for Node, a CMake build for C++. On Debian, as root, install what is missing.
+# Build the example clients: npm packages for Node's two, a CMake build for C++. On Debian, as root, install what is missing.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -8,6 +8,7 @@ need() { # need COMMAND-OR-FILE PACKAGE…
   command -v "$1" > /dev/null || [ -e "$1" ] || missing+=("${@:2}")
 }
 need npm nodejs npm
+need curl curl
 need cmake cmake
 need g++ g++
 need protoc protobuf-compiler
@@ -25,8 +26,10 @@ if [ ${#missing[@]} -gt 0 ]; then
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" > /dev/null
 fi
 
-echo "clients: fetching the packages of the Node client"
-(cd node && npm ci --no-audit --no-fund --loglevel=error)
+echo "clients: fetching the packages of the Node clients"
+for folder in node ai-sdk; do
+  (cd "$folder" && npm ci --no-audit --no-fund --loglevel=error)
+done
 echo "clients: building the C++ client (about a minute the first time)"
 cmake -S cpp -B cpp/build -DCMAKE_BUILD_TYPE=Release > /dev/null
 cmake --build cpp/build --parallel > /dev/null

@@ -10,7 +10,12 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).resolve().parents[2] / "clients"
+# HOST:PORT [QUESTION], over gRPC
 CLIENTS = {"node": ("node", str(FOLDER / "node" / "chat.mjs")), "cpp": (str(FOLDER / "cpp" / "build" / "chat"),)}
+HTTP_CLIENTS = {
+    "ai-sdk": ("node", str(FOLDER / "ai-sdk" / "chat.mjs")),  # URL MODEL [QUESTION]
+    "curl": (str(FOLDER / "curl" / "chat.sh"),),  # URL [QUESTION]
+}
 BUF_CURL = (str(Path(sys.executable).parent / "buf"), "curl", "--protocol", "grpc", "--http2-prior-knowledge")
 PATIENCE_SECONDS = 120
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,20 +12,22 @@ import grpc
 import pytest
 import pytest_asyncio
 
-from cli.local_stack import LocalStack, StackOptions
+from cli.local_stack import LocalStack, Ports, StackOptions
 from cli.progress import StartProgress
-from tests.clients.programs import BUF_CURL, CLIENTS, json_documents, run
+from tests.clients.programs import BUF_CURL, CLIENTS, HTTP_CLIENTS, json_documents, run
 from tokenmill.v1 import worker_pb2, worker_pb2_grpc
 
 pytestmark = [pytest.mark.model, pytest.mark.asyncio(loop_scope="module")]
 
+NAME = "demo"
 QUESTION = "What is the capital of France?"
 METHODS = {"Chat", "CountTokens", "Generate", "GetModel", "ListModels", "StreamChat", "StreamGenerate"}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def stack(demo_model: Path) -> AsyncIterator[LocalStack]:
-    options = StackOptions(demo_model, "demo", worker_arguments=("--quantization", "none", "--dtype", "float32"))
+    exact = ("--quantization", "none", "--dtype", "float32")
+    options = StackOptions(demo_model, NAME, Ports(0, 0, 0, 0), worker_arguments=exact)
     async with LocalStack(options, StartProgress(io.StringIO())) as running:
         yield running
 
@@ -65,6 +69,23 @@ async def test_three_clients_get_the_same_greedy_text(stack: LocalStack) -> None
     answers["buf"] = await answer_of_buf(address)
     assert set(answers.values()) == {answers["buf"]}
     assert "Paris" in answers["buf"]
+
+
+async def test_the_vercel_ai_sdk_streams_stops_weighs_and_aborts(stack: LocalStack) -> None:
+    ended = await run(*HTTP_CLIENTS["ai-sdk"], f"http://{stack.http_address}", NAME, QUESTION)
+    assert (ended.err, ended.code) == ("", 0)
+    text, usage, stopped, logprobs, aborted = ended.out.strip().rsplit("\n", 4)
+    assert text == await answer_of_buf(stack.addresses["gateway"])
+    assert re.fullmatch(r"usage: \d+ tokens, stop", usage)
+    assert stopped == f"stopped: {json.dumps(text.split('is')[0])}, stop"
+    assert (logprobs, aborted) == ("logprobs: 4", "aborted after 3 texts")
+
+
+async def test_curl_streams_stops_weighs_and_leaves(stack: LocalStack) -> None:
+    ended = await run(*HTTP_CLIENTS["curl"], f"http://{stack.http_address}", QUESTION)
+    assert (ended.err, ended.code) == ("", 0)
+    assert '"completion_tokens":' in ended.out
+    assert ended.out.count("[DONE]") == 3, "of four streams one was left"
 
 
 async def test_nothing_is_computed_any_more_after_the_cancelled_calls(stack: LocalStack) -> None:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
+import json
+import re
+from asyncio.subprocess import PIPE
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import openai
@@ -13,12 +19,13 @@ from langchain_openai import ChatOpenAI
 
 from model_worker.engines.fake_faults import Gate
 from tests.end_to_end.http import HTTP, http_stack, url_of
-from tests.end_to_end.stack import NAME, Stack, TokenizerTier, gated_stack
+from tests.end_to_end.stack import NAME, Stack, TokenizerTier, gated_stack, running_stack
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
+CURL_SCRIPT = Path(__file__).resolve().parents[2] / "clients" / "curl" / "chat.sh"
 MESSAGES = [{"role": "user", "content": "A list of colors"}]
 
 
@@ -100,6 +107,31 @@ async def test_closing_a_stream_stops_its_generation(tier: TokenizerTier) -> Non
         gate.open()
         await stack.idle()
         assert stack.inflight == 0
+
+
+async def test_curl_streams_stops_weighs_and_leaves(tier: TokenizerTier) -> None:
+    async with running_stack(tier, gateway=HTTP) as stack:
+        process = await asyncio.create_subprocess_exec(
+            str(CURL_SCRIPT), url_of(stack), "A list of colors", stdout=PIPE, stderr=PIPE
+        )
+        out, errors = await process.communicate()
+        assert (process.returncode, errors) == (0, b"")
+        await stack.idle()
+        assert stack.inflight == 0
+    usage, stop, logprobs, left = [events(part) for part in re.split(r"# \w+\n", out.decode())[1:]]
+    assert usage[-1]["usage"]["completion_tokens"] == 24
+    assert text_of(stop) == text_of(usage).split("is")[0]
+    told = [choice["logprobs"]["content"] for event in logprobs for choice in event["choices"] if choice["logprobs"]]
+    assert len(list(itertools.chain.from_iterable(told))) == 4
+    assert len(left) == 5
+
+
+def events(printed: str) -> list[Any]:
+    return [json.loads(line) for line in printed.splitlines() if line != "[DONE]"]
+
+
+def text_of(chunks: list[Any]) -> str:
+    return "".join(choice["delta"].get("content", "") for chunk in chunks for choice in chunk["choices"])
 
 
 class TestLangchain:

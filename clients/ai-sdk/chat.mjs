@@ -1,4 +1,4 @@
-// node ai_sdk.mjs URL MODEL [QUESTION]: the Vercel AI SDK. Stream an answer with its usage; one that a stop string ends;
+// node chat.mjs URL MODEL [QUESTION]: the Vercel AI SDK. Stream an answer with its usage; one that a stop string ends;
 // one with log-probabilities; then abort one in the middle.
 import { createOpenAI } from "@ai-sdk/openai";
 import { streamText } from "ai";
