@@ -114,7 +114,8 @@ class Conversation:
         print()
         if first is not None and tokens > 1:
             rate = (tokens - 1) / max(1e-9, time.monotonic() - first)
-            print(f"\x1b[2m{(first - began) * 1000:.0f} ms to the first token, {rate:.1f} tokens/s\x1b[0m")
+            told = f"{(first - began) * 1000:.0f} ms to the first token, {rate:.1f} tokens/s"
+            print(f"\x1b[2m{told}\x1b[0m" if sys.stdout.isatty() else told)
         if text:
             self._said.append(Message("assistant", text))
         elif self._said and self._said[-1].role == "user":
