@@ -6,9 +6,10 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from gateway.access.identity import ALL_MODELS, Permission
 from gateway.models import ServedModel
 from rpc import log
-from rpc.errors import invalid_field, unavailable, unknown_model
+from rpc.errors import invalid_field, model_not_allowed, unavailable, unknown_model
 
 LOGGER = logging.getLogger("tokenmill.gateway.catalogue")
 
@@ -38,8 +39,8 @@ class Catalogue:
         self._aliases = aliases
         self._hidden: set[str] = set()  # of the aliases, those that hide a model
 
-    def models(self) -> list[ServedModel]:
-        """Every model and adapter that a worker has served, sorted by name.
+    def models(self, permission: Permission) -> list[ServedModel]:
+        """Every model and adapter that a worker has served and the caller may use, sorted by name.
 
         A worker that is down for now does not end a model. Where workers describe a model of one name differently, a
         ready one is believed, before all one whose vocabulary is the tokenizer service's.
@@ -50,21 +51,27 @@ class Catalogue:
         for model in (*expected, *ready, *self._workers.known_models()):
             described.setdefault(model.name, model)
         self._tell_hidden(described)
-        return [described[name] for name in sorted(described) if name not in self._aliases]
+        served = [described[name] for name in sorted(described) if name not in self._aliases]
+        return [model for model in served if permission.allows([model.name, *self.aliases_of(model)])]
 
-    def find(self, name: str) -> ServedModel:
+    def find(self, name: str, permission: Permission) -> ServedModel:
         """The model or adapter that `name` leads to; empty: the only model, adapters aside.
 
-        Errors: ServiceError (NOT_FOUND; INVALID_ARGUMENT for an empty name among several; UNAVAILABLE).
+        For a caller that may use some models, there are no others.
+
+        Errors: ServiceError (NOT_FOUND, or PERMISSION_DENIED to such a caller; INVALID_ARGUMENT for an empty name among
+        several; UNAVAILABLE).
         """
-        models = self.models()
-        if not models:
+        models = self.models(permission)
+        if not models and not self._workers.known_models():
             raise unavailable("NO_WORKER", "no model worker has been ready yet")
         own_name = self._aliases.get(name, name)
         found = [model for model in models if (model.name == own_name if name else not model.is_adapter)]
         if len(found) > 1:
-            names = ", ".join(sorted([*self._aliases, *(model.name for model in models)]))
+            names = ", ".join(sorted(name for one in models for name in (one.name, *self.aliases_of(one))))
             raise invalid_field("model", f"must be one of {names}: several models are served here")
+        if not found and permission != ALL_MODELS:
+            raise model_not_allowed()
         if not found:
             raise unknown_model(name)
         return found[0]

@@ -6,6 +6,9 @@ import dataclasses
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 
+from gateway.access.access import Access
+from gateway.access.identity import ALL_MODELS, Identity, Permission
+from gateway.access.quotas import Quotas
 from gateway.catalogue import Catalogue
 from gateway.deadline import Deadline, DeadlineLimits
 from gateway.generation import EncodedPrompts, Event, Generation, OutputFailed, OutputFinished, TotalUsage
@@ -13,9 +16,9 @@ from gateway.metrics import GatewayMetrics
 from gateway.models import ServedModel
 from gateway.pipeline import Pipeline
 from gateway.row_plan import check_vocabulary
-from gateway.tenants import tenant_of
 from gateway.tokenizer_client import TokenizerClient
 from rpc.call_record import count_tokens
+from rpc.errors import all_models_needed
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -23,7 +26,7 @@ class Caller:
     """Who asks, and until when they wait."""
 
     deadline: Deadline
-    tenant: str = ""  # empty: nobody is named
+    identity: Identity
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -31,14 +34,23 @@ class Callers:
     """What a call says beside its request, within the limits."""
 
     deadlines: DeadlineLimits
-    tenant_key: str
+    access: Access
 
     def caller(self, metadata: Iterable[tuple[str, str | bytes]], seconds: float | None) -> Caller:
         """From the call's metadata, or headers, and the seconds that it may take; None: it does not say.
 
         Errors: ServiceError.
         """
-        return Caller(self.deadlines.deadline(seconds), tenant_of(metadata, self.tenant_key))
+        return Caller(self.deadlines.deadline(seconds), self.access.identity(metadata))
+
+    def permission(self, metadata: Iterable[tuple[str, str | bytes]]) -> Permission:
+        """The models that whoever calls may see. Errors: ServiceError."""
+        return self.access.identity(metadata).permission
+
+    def check_sees_all(self, metadata: Iterable[tuple[str, str | bytes]]) -> None:
+        """Errors: ServiceError for a caller that may use some models only."""
+        if self.permission(metadata) != ALL_MODELS:
+            raise all_models_needed()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -49,14 +61,18 @@ class Inference:
     catalogue: Catalogue
     tokenizers: TokenizerClient
     metrics: GatewayMetrics
+    quotas: Quotas
 
     async def events(self, generation: Generation, caller: Caller) -> AsyncGenerator[Event, None]:
         """The pipeline's events; the failure of a single output is the call's. Errors: ServiceError."""
-        generation = dataclasses.replace(generation, tenant=caller.tenant)
+        generation = dataclasses.replace(generation, tenant=caller.identity.tenant)
         is_single = generation.prompt_count * generation.n == 1
         total = TotalUsage(generation.n)
-        with self.metrics.request(generation, total, caller.deadline) as request:
-            model = self.catalogue.find(generation.model)
+        with (
+            self.metrics.request(generation, total, caller.deadline) as request,
+            self.quotas.request(caller.identity),
+        ):
+            model = self.catalogue.find(generation.model, caller.identity.permission)
             request.model = model.name
             async with aclosing(self.pipeline.run(generation, model, caller.deadline)) as events:
                 async for event in events:
@@ -70,7 +86,8 @@ class Inference:
 
     async def tokens(self, generation: Generation, caller: Caller) -> tuple[ServedModel, EncodedPrompts]:
         """The prompts of a request exactly as the request itself would have them, and whose. Errors: ServiceError."""
-        model = self.catalogue.find(generation.model)
-        prompts = await self.tokenizers.encode(model, generation, caller.deadline)
+        model = self.catalogue.find(generation.model, caller.identity.permission)
+        with self.quotas.request(caller.identity):
+            prompts = await self.tokenizers.encode(model, generation, caller.deadline)
         check_vocabulary(generation, prompts, model)
         return model, prompts

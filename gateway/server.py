@@ -9,6 +9,8 @@ from typing import NoReturn
 
 import grpc
 
+from gateway.access.access import Access, Metadata, access_from
+from gateway.access.quotas import Quotas
 from gateway.admission.gate import Admission
 from gateway.admission.limits import Limits
 from gateway.aliases import AliasError, parse_aliases
@@ -17,11 +19,12 @@ from gateway.deadline import DeadlineLimits
 from gateway.fleet.targets import Source, TargetError, source_of
 from gateway.fleet.tokenizer_pool import TokenizerPool
 from gateway.fleet.worker_pool import WorkerPool
-from gateway.http.app import make_app
+from gateway.http.app import Shown, for_strangers, make_app
 from gateway.http.call import HttpCalls
+from gateway.http.connection import ConnectionRules
 from gateway.http.openai.api import OpenAiApi
 from gateway.http.page import Page
-from gateway.http.server import HttpServer
+from gateway.http.server import HEADER_SECONDS, HttpServer
 from gateway.inference import Callers, Inference
 from gateway.metrics import GatewayMetrics
 from gateway.pipeline import Pipeline
@@ -32,6 +35,9 @@ from gateway.tokenizer_client import UNUSABLE_TOKENIZER, TokenizerClient
 from rpc import log
 from rpc.errors import ServiceError
 from rpc.lifecycle import StartError, Surroundings
+from rpc.reloaded import RefusedContentError
+from rpc.tls.client import ClientTls, client_tls
+from rpc.tls.pem import PemFiles
 from tokenmill.v1 import gateway_pb2, gateway_pb2_grpc
 
 LOGGER = logging.getLogger("tokenmill.gateway")
@@ -44,19 +50,22 @@ class GatewayService:
     full_name = gateway_pb2.DESCRIPTOR.services_by_name["InferenceService"].full_name
 
     def __init__(self, settings: GatewaySettings) -> None:
-        aliases, limits = _aliases(settings.model_alias), _limits(settings)
+        aliases, limits, access = _aliases(settings.model_alias), _limits(settings), _access(settings)
+        tls = _backend_tls(settings)
         workers = _sources("--worker", settings.worker, settings.dns_server)
         services = _sources("--tokenizer", settings.tokenizer, settings.dns_server)
-        self._workers = WorkerPool(workers, settings.default_max_new_tokens, failover_seconds=settings.failover_seconds)
-        self._services = TokenizerPool(services, settings.tokenizer_attempt_seconds, settings.failover_seconds)
+        seconds = settings.failover_seconds
+        self._workers = WorkerPool(workers, settings.default_max_new_tokens, failover_seconds=seconds, tls=tls)
+        self._services = TokenizerPool(services, settings.tokenizer_attempt_seconds, seconds, tls=tls)
         self._tokenizers = TokenizerClient(self._services, self._workers.vocabularies.learn)
         self._admission = Admission(limits, self._workers.capacity)
         self._starting = asyncio.create_task(self._start_waiting())
         pipeline = Pipeline(self._admission, self._tokenizers, self._workers)
         self._metrics = GatewayMetrics(self._admission, self._workers, self._services)
-        self._inference = Inference(pipeline, Catalogue(self._workers, aliases), self._tokenizers, self._metrics)
+        catalogue = Catalogue(self._workers, aliases)
+        self._inference = Inference(pipeline, catalogue, self._tokenizers, self._metrics, Quotas())
         deadlines = DeadlineLimits(settings.default_deadline_seconds, settings.max_deadline_seconds)
-        self._callers = Callers(deadlines, settings.tenant_key)
+        self._callers = Callers(deadlines, access)
         self._settings = settings
         self.http: HttpServer | None = None
 
@@ -65,15 +74,25 @@ class GatewayService:
         servicer = InferenceServicer(self._inference, self._callers)
         gateway_pb2_grpc.add_InferenceServiceServicer_to_server(servicer, server)
 
+    def check_caller(self, metadata: Metadata) -> None:
+        """Refuse a caller that shows no credential where one is needed. Errors: ServiceError (UNAUTHENTICATED)."""
+        self._callers.access.check(metadata)
+
     async def listen(self, surroundings: Surroundings) -> None:
         """Open the HTTP port, if there is to be one. Errors: StartError."""
-        if self._settings.http_port is None:
+        http_port = self._settings.http_port
+        if http_port is None:
             return
-        calls = HttpCalls(surroundings.running, self._settings.max_deadline_seconds)
+        tls, settings = surroundings.tls, self._settings
+        calls = HttpCalls(surroundings.running, settings.max_deadline_seconds, self.check_caller)
         api = OpenAiApi(self._inference, self._callers)
-        page = Page(self._workers.states, surroundings.port) if self._settings.page else None
-        app = make_app(calls, api, page, self._metrics, lambda: surroundings.health.is_ready)
-        http = HttpServer(app, self._settings.host, self._settings.http_port)
+        page = Page(self._workers.states, surroundings.port) if settings.page else None
+        shown = Shown(lambda: surroundings.health.is_ready, self._metrics, page)
+        app = make_app(calls, api, self._callers, shown)
+        rules = ConnectionRules(
+            settings.http_max_connections, HEADER_SECONDS, tls.peers if tls else None, for_strangers(app, calls)
+        )
+        http = HttpServer(app, settings.host, http_port, rules, tls)
         await http.listen()
         self.http = http
         log.event(LOGGER, logging.INFO, "listening for HTTP", port=http.port)
@@ -150,6 +169,25 @@ def _limits(settings: GatewaySettings) -> Limits:
         ageing_seconds=settings.ageing_seconds,
         weights=weights,
     )
+
+
+def _access(settings: GatewaySettings) -> Access:
+    """Errors: StartError."""
+    try:
+        return access_from(settings)
+    except RefusedContentError as error:
+        raise StartError(str(error)) from None
+
+
+def _backend_tls(settings: GatewaySettings) -> ClientTls | None:
+    """Errors: StartError."""
+    pair = settings.backend_ssl_certfile, settings.backend_ssl_keyfile
+    try:
+        return client_tls(
+            PemFiles("--backend-ssl", *pair, settings.backend_ssl_ca_certs), settings.backend_ssl_server_name
+        )
+    except RefusedContentError as error:
+        raise StartError(str(error)) from None
 
 
 def _aliases(given: Sequence[str]) -> dict[str, str]:

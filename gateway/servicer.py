@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 
+from gateway.access.identity import Permission
 from gateway.generation import Event, Generation
 from gateway.inference import Caller, Callers, Inference
 from gateway.model_description import public_model
@@ -79,12 +80,13 @@ class InferenceServicer(gateway_pb2_grpc.InferenceServiceServicer):
         self, request: gateway_pb2.ListModelsRequest, context: Context
     ) -> gateway_pb2.ListModelsResponse:
         """All models."""
-        models = await asyncio.gather(*map(self._public, self._inference.catalogue.models()))
-        return gateway_pb2.ListModelsResponse(models=models)
+        models = self._inference.catalogue.models(self._permission(context))
+        return gateway_pb2.ListModelsResponse(models=await asyncio.gather(*map(self._public, models)))
 
     async def GetModel(self, request: gateway_pb2.GetModelRequest, context: Context) -> gateway_pb2.GetModelResponse:
         """One model."""
-        return gateway_pb2.GetModelResponse(model=await self._public(self._inference.catalogue.find(request.model)))
+        model = self._inference.catalogue.find(request.model, self._permission(context))
+        return gateway_pb2.GetModelResponse(model=await self._public(model))
 
     async def _public(self, model: ServedModel) -> gateway_pb2.Model:
         template_fingerprint = await self._inference.tokenizers.template_fingerprint(model)
@@ -102,6 +104,9 @@ class InferenceServicer(gateway_pb2_grpc.InferenceServiceServicer):
 
     def _events(self, generation: Generation, context: Context) -> AsyncGenerator[Event, None]:
         return self._inference.events(generation, self._caller(context))
+
+    def _permission(self, context: Context) -> Permission:
+        return self._callers.permission(context.invocation_metadata() or ())
 
     def _caller(self, context: Context) -> Caller:
         return self._callers.caller(context.invocation_metadata() or (), context.time_remaining())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 from rpc.settings import ServiceSettings, option
 
@@ -15,11 +16,25 @@ class GatewaySettings(ServiceSettings):
     http_port: int | None = option(
         "port of the HTTP API, on the same address; 0 picks a free one; none: no HTTP", None, at_least=0, at_most=65535
     )
+    http_max_connections: int = option(
+        "connections to that port at once; more are answered 503 and closed", 4096, at_least=1, at_most=1_000_000
+    )
     page: bool = option("show people a page at / of the HTTP port, with a chat and the workers' load", True)
     tokenizer: tuple[str, ...] = option("where tokenizer services are, as for --worker; repeatable")
     worker: tuple[str, ...] = option(
         "host:port of a model worker; or dns:name:port, for all addresses of a name, or file:path, for all lines of a "
         "file, both watched; repeatable"
+    )
+    backend_ssl_ca_certs: Path | None = option(
+        "certificates in PEM of authorities: workers and tokenizer services are called over TLS, and have to show a "
+        "certificate of theirs; read again when it has changed, as are the next two",
+        None,
+    )
+    backend_ssl_certfile: Path | None = option("certificate chain in PEM that the gateway shows them (mTLS)", None)
+    backend_ssl_keyfile: Path | None = option("its key in PEM, unencrypted", None)
+    backend_ssl_server_name: str = option(
+        "the name that their certificates have to have; empty: the host of each target, which for dns:… is an address",
+        "",
     )
     dns_server: str = option("IP address and port of the name server that is asked; empty: the system's", "")
     model_alias: tuple[str, ...] = option(
@@ -55,7 +70,20 @@ class GatewaySettings(ServiceSettings):
     ageing_seconds: float = option(
         "how long a request waits until it counts as one class of priority higher", 10.0, at_least=0.001, at_most=86400
     )
-    tenant_key: str = option("the metadata that names a call's tenant", "x-tenant-id")
+    tenant_key: str = option("the metadata that names a call's tenant, where callers show no credential", "x-tenant-id")
+    api_key_file: Path | None = option(
+        "TOML or JSON file with the SHA-256 of keys, and what each is for: callers have to show one; read again when "
+        "it has changed",
+        None,
+    )
+    jwt_jwks_file: Path | None = option(
+        "file with the public keys (JWKS) of an issuer of tokens (JWT): callers have to show one, or a key; read again "
+        "when it has changed",
+        None,
+    )
+    jwt_issuer: str = option("the `iss` that tokens have to have", "")
+    jwt_audience: str = option("the `aud` that tokens have to have", "")
+    jwt_tenant_claim: str = option("the claim of a token that names its tenant", "sub")
     tenant_weight: tuple[str, ...] = option(
         "NAME=NUMBER: so many times the share of other tenants, when there is more to do than can be done; repeatable",
         (),

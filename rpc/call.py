@@ -23,6 +23,7 @@ from rpc.call_record import CURRENT, REQUEST_ID_KEY, CallRecord
 from rpc.errors import ServiceError, internal, malformed_message, response_too_large
 from rpc.running_calls import RunningCall, RunningCalls
 from rpc.status import details_metadata
+from rpc.tls.peers import AcceptedPeers
 from rpc.transport import MAX_MESSAGE_BYTES
 
 LOGGER = logging.getLogger("tokenmill.rpc")
@@ -36,10 +37,14 @@ Handler = Any
 class Call:
     """One RPC; owned by the task that handles it."""
 
-    def __init__(self, handler: Handler, record: CallRecord, running: RunningCalls) -> None:
+    def __init__(
+        self, handler: Handler, record: CallRecord, running: RunningCalls, peers: AcceptedPeers | None = None
+    ) -> None:
+        """`peers`: who may call; None: everybody who can."""
         self.handler = handler
         self.record = record
         self.running = running
+        self.peers = peers
         self.started = time.monotonic()
         self.request_id = (REQUEST_ID_KEY, record.request_id)
         self.is_quiet = record.method.startswith(QUIET_PREFIXES)
@@ -94,6 +99,8 @@ class Call:
         with self.running.entered(is_work=self.is_work) as running:
             context.set_trailing_metadata((self.request_id,))
             try:
+                if self.peers is not None:
+                    self.peers.check(context)
                 yield
             except BaseException as error:  # noqa: BLE001 - whatever it is, it becomes a status or is raised again
                 await self.fail(context, error, running)

@@ -92,6 +92,48 @@ def not_implemented(field: str, what: str) -> ServiceError:
     return ServiceError(StatusCode.UNIMPLEMENTED, "NOT_IMPLEMENTED", text, field=field)
 
 
+def client_not_accepted() -> ServiceError:
+    """The client's certificate is valid, but no name in it is one of those that are let in here."""
+    text = "the client's certificate is of nobody who may call this service"
+    return ServiceError(StatusCode.PERMISSION_DENIED, "CLIENT_NOT_ACCEPTED", text)
+
+
+def missing_credentials() -> ServiceError:
+    """The caller has to say who it is, and does not."""
+    text = "a credential is required: authorization: Bearer KEY"
+    return ServiceError(StatusCode.UNAUTHENTICATED, "MISSING_CREDENTIALS", text)
+
+
+def invalid_credentials() -> ServiceError:
+    """The credential is none of ours; what is wrong with it is not said."""
+    return ServiceError(StatusCode.UNAUTHENTICATED, "INVALID_CREDENTIALS", "the credential is not valid here")
+
+
+def expired_credentials() -> ServiceError:
+    """The credential was valid once."""
+    return ServiceError(StatusCode.UNAUTHENTICATED, "EXPIRED_CREDENTIALS", "the credential has expired")
+
+
+def model_not_allowed() -> ServiceError:
+    """The credential is for other models; whether there is one of the name asked for is not said."""
+    text = "model: the credential is not for this model"
+    return ServiceError(StatusCode.PERMISSION_DENIED, "MODEL_NOT_ALLOWED", text, field="model")
+
+
+def all_models_needed() -> ServiceError:
+    """What is asked for tells of every model, and the credential is for some."""
+    text = "this tells of every model: it needs a credential that is for all of them"
+    return ServiceError(StatusCode.PERMISSION_DENIED, "MODEL_NOT_ALLOWED", text)
+
+
+def credential_limit(what: str, retry_after_seconds: float) -> ServiceError:
+    """The credential has a limit of its own, which is reached; nothing was started."""
+    text = f"the credential is for {what}; nothing was started, retry after {retry_after_seconds:.2g} s"
+    return ServiceError(
+        StatusCode.RESOURCE_EXHAUSTED, "CREDENTIAL_LIMIT", text, retry_after_seconds=retry_after_seconds
+    )
+
+
 def unknown_model(name: str) -> ServiceError:
     """No model of this name is served here."""
     return ServiceError(

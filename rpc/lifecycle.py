@@ -24,13 +24,18 @@ from grpc_reflection.v1alpha import reflection
 
 from rpc import log
 from rpc.health import LIVENESS, Health
-from rpc.interceptor import CallInterceptor
+from rpc.interceptor import CallInterceptor, Metadata
+from rpc.reloaded import RefusedContentError
 from rpc.running_calls import CLEAN_UP_SECONDS, RunningCalls
 from rpc.settings import ServiceSettings
+from rpc.tls.server import ServerTls, server_tls
 from rpc.transport import join_address, make_server, open_channel
 
 LOGGER = logging.getLogger("tokenmill.lifecycle")
 EXIT_OK, EXIT_FAILED = 0, 1
+# With TLS there is a second port, for the calls of a service to itself: it cannot prove to itself who it is. Nothing is
+# answered there but health, as what does not come over TLS is refused.
+OWN_HOST = "127.0.0.1"
 TAKE_IN_SECONDS = 5.0  # the longest that a shutdown waits for its own event loop to take what has come in
 
 
@@ -45,6 +50,7 @@ class Surroundings:
     running: RunningCalls  # where its calls are counted, for the shutdown to wait for
     health: Health
     port: int  # that gRPC listens on
+    tls: ServerTls | None = None  # for its port, too
 
 
 class Service(Protocol):
@@ -57,6 +63,10 @@ class Service(Protocol):
 
     def register(self, server: grpc.aio.Server) -> None:
         """Add the servicer; until `start` has returned it answers UNAVAILABLE."""
+        ...
+
+    def check_caller(self, metadata: Metadata) -> None:
+        """Refuse a call, other than of health, whose caller may call nothing here. Errors: ServiceError."""
         ...
 
     async def listen(self, surroundings: Surroundings) -> None:
@@ -84,17 +94,20 @@ class Server:
     """One running service: its gRPC server, its health, its end. `run` is the whole life.
 
     `port` is the one listened on once `listening` is set.
+
+    Errors: StartError.
     """
 
     def __init__(self, service: Service, settings: ServiceSettings) -> None:
         self.service = service
         self.settings = settings
         self.health = Health(service.full_name)
-        self.port = settings.port
+        self.port = self._own_port = settings.port
         self.listening = asyncio.Event()
         self.ready = asyncio.Event()
         self._stop = asyncio.Event()
-        self._interceptor = CallInterceptor()
+        self._tls = _identity(settings)
+        self._interceptor = CallInterceptor(service.check_caller, self._tls.peers if self._tls else None)
         self._grpc = make_server(self._interceptor)
 
     async def run(self) -> int:
@@ -115,12 +128,16 @@ class Server:
         address = join_address(self.settings.host, self.settings.port)
         try:
             _try_bind(self.settings.host, self.settings.port)
-            self.port = self._grpc.add_insecure_port(address)
+            if self._tls is None:
+                self.port = self._own_port = self._grpc.add_insecure_port(address)
+            else:
+                self.port = self._grpc.add_secure_port(address, self._tls.grpc_credentials())
+                self._own_port = self._grpc.add_insecure_port(f"{OWN_HOST}:0")
         except OSError as error:
             raise StartError(f"cannot listen on {address}: {error.strerror}") from error
         except RuntimeError as error:  # lost the race for the port
             raise StartError(f"cannot listen on {address}") from error
-        await self.service.listen(Surroundings(self._interceptor.running, self.health, self.port))
+        await self.service.listen(self._surroundings())
         await self._grpc.start()
         self.health.set_live()
         self.listening.set()
@@ -186,10 +203,21 @@ class Server:
         if not self.listening.is_set():
             return
         request = health_pb2.HealthCheckRequest(service=LIVENESS)
-        async with open_channel(join_address(self.settings.host, self.port)) as channel:
+        host = self.settings.host if self._tls is None else OWN_HOST
+        async with open_channel(join_address(host, self._own_port)) as channel:
             health: health_pb2_grpc.HealthAsyncStub = health_pb2_grpc.HealthStub(channel)
             with suppress(grpc.aio.AioRpcError):  # it is too busy even for that
                 await health.Check(request, timeout=TAKE_IN_SECONDS)
+
+    def _surroundings(self) -> Surroundings:
+        return Surroundings(self._interceptor.running, self.health, self.port, self._tls)
+
+
+def _identity(settings: ServiceSettings) -> ServerTls | None:
+    try:
+        return server_tls(settings)
+    except RefusedContentError as error:
+        raise StartError(str(error)) from None
 
 
 def run(make_service: Callable[[], Service], settings: ServiceSettings, program: str) -> NoReturn:

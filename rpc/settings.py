@@ -63,6 +63,18 @@ class ServiceSettings:
         at_most=86400,
     )
     reflection: bool = option("answer gRPC server reflection", True)
+    ssl_certfile: Path | None = option(
+        "certificate chain in PEM: TLS on every port; read again when it has changed, as are the next two", None
+    )
+    ssl_keyfile: Path | None = option("its key in PEM, unencrypted", None)
+    ssl_ca_certs: Path | None = option(
+        "certificates in PEM of authorities: clients have to show a certificate of theirs (mTLS)", None
+    )
+    ssl_client_names: tuple[str, ...] = option(
+        "DNS name or URI in the certificates of clients that are let in; none: all that the authorities vouch for; "
+        "repeatable",
+        (),
+    )
 
 
 def load_settings(

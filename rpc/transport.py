@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import grpc
 
+from rpc.tls.client import ClientTls
+
 # Largest message in either direction. The largest legitimate ones: 64 prompts of 32,768 tokens as a tensor (8 MiB of
 # ids), or a chat of a few MiB; 32 MiB leaves room, and still bounds what one call can make a service hold.
 MAX_MESSAGE_BYTES = 32 * 2**20
@@ -22,6 +24,12 @@ SHARED_OPTIONS = [
 # Calls that have come in and that our event loop has not taken yet. By default the library drops some beyond 1,000, as
 # CANCELLED; whom we refuse, admission decides, with a reason. As many as a gateway can be told to queue.
 MAX_PENDING_CALLS = 100_000
+# Calls at once on one connection; a caller's library holds more back until some have ended. More than anybody's bench
+# sends, and little enough for one connection not to take all that may be pending.
+MAX_CALLS_PER_CONNECTION = 20_000
+MAX_CONNECTIONS = 16_384  # to one port; each costs memory and a file descriptor, and those beyond are closed at once
+IDLE_SECONDS = 900  # without a call a connection is closed; its owner's library opens another with the next call
+HANDSHAKE_SECONDS = 20  # a few round trips; who takes longer holds a connection for nothing
 SERVER_OPTIONS = [
     *SHARED_OPTIONS,
     ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
@@ -30,6 +38,10 @@ SERVER_OPTIONS = [
     ("grpc.so_reuseport", 0),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.max_metadata_size", 16 * 1024),
+    ("grpc.max_concurrent_streams", MAX_CALLS_PER_CONNECTION),
+    ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS),
+    ("grpc.max_connection_idle_ms", IDLE_SECONDS * 1000),
+    ("grpc.server_handshake_timeout_ms", HANDSHAKE_SECONDS * 1000),
 ]
 CHANNEL_OPTIONS = [
     *SHARED_OPTIONS,
@@ -52,9 +64,11 @@ def make_server(*interceptors: grpc.aio.ServerInterceptor) -> grpc.aio.Server:  
     return server
 
 
-def open_channel(target: str) -> grpc.aio.Channel:
-    """A channel to one of our own services at `host:port`."""
-    return grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
+def open_channel(target: str, tls: ClientTls | None = None) -> grpc.aio.Channel:
+    """A channel to one of our own services at `host:port`; with `tls`, made of its files as they are now."""
+    if tls is None:
+        return grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
+    return grpc.aio.secure_channel(target, tls.credentials(), options=[*CHANNEL_OPTIONS, *tls.options])
 
 
 def join_address(host: str, port: int) -> str:

@@ -31,7 +31,9 @@ GRPC = {"grpc", "google", "grpc_health", "grpc_reflection"}
 MAY_IMPORT = {
     "tokenmill": {"grpc", "google"},
     "rpc": GRPC | {"tokenmill", "uvloop"},
-    "gateway": GRPC | {"tokenmill", "rpc", "tokenizers", "dns", "pydantic", "pydantic_core", "starlette", "uvicorn"},
+    "gateway": GRPC
+    | {"tokenmill", "rpc", "tokenizers", "dns", "pydantic", "pydantic_core", "starlette", "uvicorn", "h11", "jwt"}
+    | {"prometheus_client"},
     "tokenizer_service": GRPC | {"tokenmill", "rpc", "tokenizers", "transformers", "jinja2"},
     "model_worker": GRPC
     | {"tokenmill", "rpc", "torch", "transformers", "accelerate", "bitsandbytes", "safetensors", "numpy"},
@@ -67,7 +69,8 @@ ONLY_IN = [
             "http.openai.responses_body",
         },
     ),
-    OnlyIn("gateway", {"pydantic", "pydantic_core", "starlette", "uvicorn"}, {"http"}),
+    OnlyIn("gateway", {"pydantic", "pydantic_core", "starlette", "uvicorn", "h11"}, {"http"}),
+    OnlyIn("gateway", {"jwt"}, {"access"}),
     OnlyIn("tokenizer_service", WIRE, {"server", "servicer", "messages", "json_values", "encode_response"}),
     OnlyIn("model_worker", WIRE, {"server", "servicer", "messages", "row_requests", "rows_of_call", "many_calls"}),
     # The policy of the worker is torch-free: scheduler, sequences, loop, streams and servicer are not in this list.

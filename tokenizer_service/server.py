@@ -44,6 +44,9 @@ class TokenizerService:
         """Add the servicer."""
         tokenizer_pb2_grpc.add_TokenizerServiceServicer_to_server(self._servicer, server)
 
+    def check_caller(self, metadata: object) -> None:
+        """Everybody who can call may: it is the gateway that knows callers."""
+
     async def listen(self, surroundings: Surroundings) -> None:
         """It has no port of its own."""
 

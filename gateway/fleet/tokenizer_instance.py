@@ -14,6 +14,7 @@ from gateway.fleet.watching import LEAVE_SECONDS, answers, for_ever, readiness
 from rpc import log
 from rpc.errors import unavailable
 from rpc.status import translated_errors
+from rpc.tls.client import ClientTls
 from rpc.transport import open_channel
 from tokenmill.v1 import tokenizer_pb2_grpc
 
@@ -35,7 +36,13 @@ class TokenizerInstance:
     wait there are given up. One that has restarted begins without failures.
     """
 
-    def __init__(self, target: str, on_change: Callable[[], None], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        target: str,
+        on_change: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+        tls: ClientTls | None = None,
+    ) -> None:
         self.target = target
         self.is_leaving = False  # it gets nothing new if there is another one
         self.breaker = Breaker(clock)
@@ -46,7 +53,7 @@ class TokenizerInstance:
         self._calls: set[asyncio.Timeout] = set()
         self._idle = asyncio.Event()  # no calls
         self._idle.set()
-        self._channel = open_channel(target)
+        self._channel = open_channel(target, tls)
         self._stub: Stub = tokenizer_pb2_grpc.TokenizerServiceStub(self._channel)
         watches = (self._watch_readiness, self._ping)
         self._watching = [asyncio.create_task(for_ever(watch, target)) for watch in watches]

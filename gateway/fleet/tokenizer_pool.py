@@ -21,6 +21,7 @@ from gateway.fleet.targets import Source
 from gateway.fleet.tokenizer_instance import TIMED_OUT, Answer, Stub, TokenizerInstance
 from rpc import log
 from rpc.errors import ServiceError, deadline_exceeded, unavailable
+from rpc.tls.client import ClientTls
 
 LOGGER = logging.getLogger("tokenmill.gateway.tokenizer")
 MAX_ATTEMPTS = 3
@@ -39,13 +40,16 @@ class TokenizerPool:
         attempt_seconds: float,
         wait_seconds: float,
         clock: Callable[[], float] = time.monotonic,
+        tls: ClientTls | None = None,
     ) -> None:
         """One attempt takes `attempt_seconds` at most. Where none is ready a request waits `wait_seconds` for one."""
         self._attempt_seconds = attempt_seconds
         self._wait_seconds = wait_seconds
         self._budget = RetryBudget()
         self._random = random.Random()  # noqa: S311 - who takes a request is no secret
-        self._members = Members(sources, lambda target, on_change: TokenizerInstance(target, on_change, clock))
+        self._members = Members(
+            sources, lambda target, on_change: TokenizerInstance(target, on_change, clock, tls), tls
+        )
 
     async def close(self) -> None:
         """Close every client."""

@@ -23,6 +23,7 @@ from gateway.models import Capacity, ServedModel
 from gateway.row_messages import start_message
 from rpc import log
 from rpc.errors import unavailable
+from rpc.tls.client import ClientTls
 from rpc.transport import open_channel
 from tokenmill.v1 import worker_pb2, worker_pb2_grpc
 
@@ -43,6 +44,7 @@ class WorkerClient:
         default_max_new_tokens: int,
         on_change: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
+        tls: ClientTls | None = None,
     ) -> None:
         self.target = target
         self.instance_id = ""
@@ -60,7 +62,7 @@ class WorkerClient:
         self._session: WorkerSession | None = None
         self._idle = asyncio.Event()  # no calls
         self._idle.set()
-        self._channel = open_channel(target)
+        self._channel = open_channel(target, tls)
         self._stub: Any = worker_pb2_grpc.WorkerServiceStub(self._channel)  # untyped: the stubs know no write()
         watches = (self._readiness, self._reports)
         self._watching = [asyncio.create_task(for_ever(watch, target)) for watch in watches]

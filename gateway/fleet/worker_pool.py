@@ -23,6 +23,7 @@ from gateway.fleet.worker_state import WorkerState
 from gateway.generation import Row
 from gateway.models import Capacity, ServedModel
 from rpc.errors import unavailable, vocabulary_mismatch
+from rpc.tls.client import ClientTls
 
 NOTICE_SECONDS = 0.05  # until a broken connection has ended the watch of readiness too
 ROOM_SECONDS = 0.2  # until a full worker is asked again: no report says that its queue has room
@@ -38,6 +39,7 @@ class WorkerPool:
         default_max_new_tokens: int,
         failover_seconds: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
+        tls: ClientTls | None = None,
     ) -> None:
         """A request that has lost its worker waits `failover_seconds` for another one, if there is none."""
         self._clock = clock
@@ -46,7 +48,7 @@ class WorkerPool:
         self._affinity = PrefixAffinity()
         self._random = random.Random()  # noqa: S311 - who takes a request is no secret
         self._workers = Members(
-            sources, lambda target, on_change: WorkerClient(target, default_max_new_tokens, on_change, clock)
+            sources, lambda target, on_change: WorkerClient(target, default_max_new_tokens, on_change, clock, tls), tls
         )
         self.vocabularies = Vocabularies(self._workers)
         self._checking = asyncio.create_task(self._check_for_ever())
@@ -80,8 +82,11 @@ class WorkerPool:
         return self.vocabularies.refused_workers
 
     def states(self) -> list[WorkerState]:
-        """Every worker, for people."""
-        return [worker.state() for worker in self._workers]
+        """Every worker, for people; once, also while it is called anew with other certificates."""
+        states: dict[str, WorkerState] = {}
+        for worker in self._workers:
+            states.setdefault(worker.instance_id or worker.target, worker.state())
+        return list(states.values())
 
     def is_expected(self, model: ServedModel) -> bool:
         """Whether its vocabulary is the one that the tokenizer service has for it."""

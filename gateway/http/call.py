@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 
@@ -35,21 +35,26 @@ class HttpCalls:
 
     running: RunningCalls
     longest_seconds: float
+    check_caller: Callable[[Iterable[tuple[str, str | bytes]]], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Handled:
-    """`handler` as an ASGI application. The calls of a quiet one are no work, and not logged."""
+    """`handler` as an ASGI application. The calls of a quiet one are no work, and not logged.
+
+    Who calls is checked before the request is read, unless it is open to everybody.
+    """
 
     handler: Handler
     calls: HttpCalls
     is_quiet: bool = False
+    is_open: bool = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
-        call = _HttpCall(self.calls, scope, receive, send, is_quiet=self.is_quiet)
+        call = _HttpCall(self, scope, receive, send)
         with self.calls.running.entered(is_work=not self.is_quiet) as running:
-            await call.handle(self.handler, running)
+            await call.handle(running)
 
 
 class _CallerLeftError(Exception):
@@ -59,26 +64,28 @@ class _CallerLeftError(Exception):
 class _HttpCall:
     """One request; owned by the task that handles it."""
 
-    def __init__(self, calls: HttpCalls, scope: Scope, receive: Receive, send: Send, *, is_quiet: bool) -> None:
+    def __init__(self, handled: Handled, scope: Scope, receive: Receive, send: Send) -> None:
         self._headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
         # The route, never the path that was asked for: that is the caller's text, and has no place in a log.
         method = f"{scope['method']} {getattr(scope.get('route'), 'path', 'unknown')}"
         self._record = CallRecord(method, request_id_from(self._headers))
         self._path_parameters: Mapping[str, str] = scope.get("path_params", {})
-        self._calls = calls
+        self._handled = handled
+        self._calls = handled.calls
         self._receive = receive
         self._send = send
-        self._is_quiet = is_quiet
         self._began = time.monotonic()
         self._is_started = self._is_stream = self._is_left = False
 
-    async def handle(self, handler: Handler, running: RunningCall) -> None:
+    async def handle(self, running: RunningCall) -> None:
         """Answer, whatever happens."""
         CURRENT.set(self._record)
         try:
+            if not self._handled.is_open:
+                self._calls.check_caller(self._headers)
             request = HttpRequest(self._headers, self._path_parameters, await self._body())
             async with self._within_time(), self._until_left():
-                answer = await handler(request)
+                answer = await self._handled.handler(request)
                 await (self._stream(answer) if isinstance(answer, Events) else self._answer(answer))
         except BaseException as error:  # noqa: BLE001 - whatever it is, it becomes an answer or is raised again
             await self._fail(error, running)
@@ -182,4 +189,4 @@ class _HttpCall:
             await self._write(b"")
 
     def _log(self, code: str, **fields: str) -> None:
-        log_end(self._record, time.monotonic() - self._began, code, is_quiet=self._is_quiet, fields=fields)
+        log_end(self._record, time.monotonic() - self._began, code, is_quiet=self._handled.is_quiet, fields=fields)

@@ -28,6 +28,8 @@ _CODES = {
     "UNKNOWN_MODEL": "model_not_found",
     "QUEUE_FULL": "rate_limit_exceeded",
     "TENANT_QUEUE_FULL": "rate_limit_exceeded",
+    "CREDENTIAL_LIMIT": "rate_limit_exceeded",
+    "INVALID_CREDENTIALS": "invalid_api_key",
 }
 _TYPES = {
     401: "authentication_error",
@@ -46,7 +48,9 @@ def status_of(error: ServiceError) -> int:
 
 
 def headers_of(error: ServiceError) -> dict[str, str]:
-    """When to come back, in whole seconds, where that helps."""
+    """When to come back, in whole seconds, where that helps; and how to say who one is."""
+    if error.code is StatusCode.UNAUTHENTICATED:
+        return {"www-authenticate": "Bearer"}
     if error.retry_after_seconds is None:
         return {}
     return {"retry-after": str(max(1, math.ceil(error.retry_after_seconds)))}

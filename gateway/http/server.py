@@ -6,24 +6,32 @@ import asyncio
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 
 import uvicorn
 from starlette.types import ASGIApp
 
+from gateway.http.connection import Connection, ConnectionRules
 from rpc.lifecycle import StartError
+from rpc.tls.server import ServerTls
 from rpc.transport import join_address
 
 MAX_HEADER_BYTES = 64 * 1024
 BACKLOG = 2048
 KEEP_ALIVE_SECONDS = 75
+HEADER_SECONDS = 20.0  # a request's head is one packet or a few; who needs longer holds a connection for nothing
 CLOSE_SECONDS = 5.0  # that connections have to close in, once no call runs any more
 
 
 class HttpServer:
     """Owns the listening socket and the connections."""
 
-    def __init__(self, app: ASGIApp, host: str, port: int) -> None:
+    def __init__(
+        self, app: ASGIApp, host: str, port: int, rules: ConnectionRules, tls: ServerTls | None = None
+    ) -> None:
         self._app = app
+        self._rules = rules
+        self._tls = tls
         self._host = host
         self.port = port  # the one listened on, after `listen`
         self._server: _Uvicorn | None = None
@@ -31,11 +39,13 @@ class HttpServer:
 
     async def listen(self) -> None:
         """Take connections. Errors: StartError."""
+        tls = self._tls
         listening = _bound(self._host, self.port)
         self.port = listening.getsockname()[1]
         config = uvicorn.Config(
             self._app,
-            http="h11",  # it bounds headers
+            http=partial(Connection, self._rules),  # type: ignore[arg-type]  # as good as the class it wants
+            ssl_context_factory=None if tls is None else lambda *_: tls.http_context(),
             ws="none",
             loop="none",
             lifespan="off",

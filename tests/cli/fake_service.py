@@ -40,6 +40,9 @@ class FakeService:
     def register(self, server: grpc.aio.Server) -> None:
         """Nothing to add."""
 
+    def check_caller(self, metadata: object) -> None:
+        pass
+
     async def listen(self, surroundings: Surroundings) -> None:
         pass
 

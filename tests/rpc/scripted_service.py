@@ -52,6 +52,9 @@ class ScriptedService:
         gateway_pb2_grpc.add_InferenceServiceServicer_to_server(inference, server)
         worker_pb2_grpc.add_WorkerServiceServicer_to_server(worker, server)
 
+    def check_caller(self, metadata: object) -> None:
+        pass
+
     async def listen(self, surroundings: Surroundings) -> None:
         pass
 

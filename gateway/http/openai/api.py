@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
 
+from gateway.access.identity import Permission
 from gateway.generation import Event, Generation
 from gateway.http.messages import Answer, Events, HttpRequest, json_answer
 from gateway.http.openai import speaker
@@ -47,7 +48,7 @@ class OpenAiApi:
         """Continue prompts."""
         body = parsed(CompletionBody, request.body)
         generation = generation_of_completion(body)
-        echoes = await self._echoes(body) if body.echo else ()
+        echoes = await self._echoes(body, request) if body.echo else ()
         speaks = CompletionSpeaker(body, generation, current_request_id(), echoes)
         return await self._said(generation, body, speaks, request)
 
@@ -58,16 +59,16 @@ class OpenAiApi:
         speaks = ResponseSpeaker(body, current_request_id())
         return speaks.stream(events) if body.stream else await speaks.answer(events)
 
-    async def list_models(self, _request: HttpRequest) -> Answer:
+    async def list_models(self, request: HttpRequest) -> Answer:
         """All models, adapters and aliases."""
-        models = self._inference.catalogue.models()
+        models = self._inference.catalogue.models(self._permission(request))
         listed = [self._model(name, model) for model in models for name in self._names(model)]
         return json_answer({"object": "list", "data": listed})
 
     async def get_model(self, request: HttpRequest) -> Answer:
         """One of them. Errors: ServiceError."""
         name = request.path_parameters["model"]
-        return json_answer(self._model(name, self._inference.catalogue.find(name)))
+        return json_answer(self._model(name, self._inference.catalogue.find(name, self._permission(request))))
 
     async def tokenize(self, request: HttpRequest) -> Answer:
         """The tokens of a prompt or a chat, exactly as a request with it would have them."""
@@ -79,7 +80,7 @@ class OpenAiApi:
     async def detokenize(self, request: HttpRequest) -> Answer:
         """The text of token ids."""
         body = parsed(DetokenizeBody, request.body)
-        model = self._inference.catalogue.find(body.model)
+        model = self._inference.catalogue.find(body.model, self._permission(request))
         [text] = await self._texts(model, [body.ids()])
         return json_answer({"prompt": text})
 
@@ -100,14 +101,17 @@ class OpenAiApi:
                 async for event in events:
                     yield event
 
+    def _permission(self, request: HttpRequest) -> Permission:
+        return self._callers.permission(request.headers)
+
     def _caller(self, request: HttpRequest) -> Caller:
         return self._callers.caller(request.headers, None)
 
-    async def _echoes(self, body: CompletionBody) -> Sequence[str]:
+    async def _echoes(self, body: CompletionBody, request: HttpRequest) -> Sequence[str]:
         prompts = body.prompts()
         texts = [prompt for prompt in prompts if isinstance(prompt, str)]
         rows = [array("i", prompt) for prompt in prompts if not isinstance(prompt, str)]
-        return texts or await self._texts(self._inference.catalogue.find(body.model), rows)
+        return texts or await self._texts(self._inference.catalogue.find(body.model, self._permission(request)), rows)
 
     async def _texts(self, model: ServedModel, rows: Sequence[array[int]]) -> list[str]:
         artefact = await self._inference.tokenizers.artefact(model, model.vocabulary_fingerprint)

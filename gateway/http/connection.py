@@ -1,0 +1,85 @@
+"""One connection of a caller: h11's and uvicorn's, with bounds that those have not."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+import h11
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from rpc.errors import ServiceError
+from rpc.tls.peers import AcceptedPeers
+
+_FULL = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+_TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionRules:
+    """What holds for all connections of a server."""
+
+    max_connections: int  # each costs memory and a file descriptor; those beyond are told so and closed
+    header_seconds: float  # that a request's head may take to arrive, from its first byte or the connection on
+    peers: AcceptedPeers | None  # who is let in by TLS; None: no TLS
+    stranger_app: ASGIApp  # what others are answered by
+
+
+class Connection(H11Protocol):
+    """Owned by uvicorn's server."""
+
+    def __init__(self, rules: ConnectionRules, **given: Any) -> None:
+        """`given` is what uvicorn gives."""
+        super().__init__(**given)
+        self._rules = rules
+        self._head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
+        """After the handshake, if there is TLS."""
+        super().connection_made(transport)
+        if len(self.connections) > self._rules.max_connections:
+            self._leave(_FULL)
+        elif self._is_stranger():
+            self.app = self._rules.stranger_app
+        self._time_head()
+
+    def data_received(self, data: bytes) -> None:
+        """Some of a request."""
+        super().data_received(data)
+        if self.conn.their_state is h11.IDLE:
+            self._time_head()
+        else:
+            self._end_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The end."""
+        self._end_timer()
+        super().connection_lost(exc)
+
+    def _time_head(self) -> None:
+        """Not anew with every byte: a head that comes drop by drop is as late as one that never comes."""
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(self._rules.header_seconds, self._leave, _TOO_SLOW)
+
+    def _end_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _leave(self, last_words: bytes) -> None:
+        if not self.transport.is_closing():
+            self.transport.write(last_words)
+            self.transport.close()
+
+    def _is_stranger(self) -> bool:
+        if self._rules.peers is None:
+            return False
+        certificate = self.transport.get_extra_info("peercert") or {}
+        names = [name for kind, name in certificate.get("subjectAltName", ()) if kind in {"DNS", "URI"}]
+        try:
+            self._rules.peers.check_names(names)
+        except ServiceError:
+            return True
+        return False
