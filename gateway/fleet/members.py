@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from gateway.fleet.targets import LOOK_SECONDS, Source, Targets
@@ -17,6 +16,13 @@ LOGGER = logging.getLogger("tokenmill.gateway.members")
 
 class Member(Protocol):
     """A client of one target."""
+
+    is_leaving: bool  # it gets nothing new if there is another one
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it takes calls."""
+        ...
 
     async def leave(self) -> None:
         """Take nothing new if there is another one, finish what runs, then close."""
@@ -38,7 +44,7 @@ class Members(Generic[Client]):
     ) -> None:
         """`make` makes the client of a target; it calls its second argument when that becomes ready or is no longer.
 
-        When the files of `tls` change, all are made anew.
+        When the files of `tls` change, all are made anew; the old ones go when the new ones are ready.
         """
         self._make = make
         self._clients: dict[str, Client] = {}  # by target
@@ -74,7 +80,12 @@ class Members(Generic[Client]):
 
         They get nothing new, unless nobody else is ready: of a fleet that is replaced at once, the new one is not yet.
         """
-        self._replace(self._clients.keys() - targets, targets)
+        gone = [self._clients.pop(target) for target in self._clients.keys() - targets]
+        for target in sorted(targets - self._clients.keys()):
+            self._clients[target] = self._make(target, self.tell_change)
+        for client in gone:
+            self._let_go(client, client.leave())
+        self.tell_change()
 
     async def _watch_files(self, tls: ClientTls) -> None:
         """Channels keep the certificates that they were opened with. With new ones, everybody is called anew."""
@@ -84,14 +95,26 @@ class Members(Generic[Client]):
             if tls.version is not version:
                 version = tls.version
                 log.event(LOGGER, logging.INFO, "called with new certificates", targets=len(self._clients))
-                self._replace(set(self._clients), frozenset(self._clients))
+                self._renew()
 
-    def _replace(self, old: AbstractSet[str], targets: frozenset[str]) -> None:
-        gone = [self._clients.pop(target) for target in old]
-        for target in sorted(targets - self._clients.keys()):
+    def _renew(self) -> None:
+        for target, old in list(self._clients.items()):
+            old.is_leaving = True
             self._clients[target] = self._make(target, self.tell_change)
-        for client in gone:
-            leaving = asyncio.create_task(client.leave())
-            self._leaving[leaving] = client
-            leaving.add_done_callback(self._leaving.pop)
+            self._let_go(old, self._leave_when_renewed(target, old))
         self.tell_change()
+
+    async def _leave_when_renewed(self, target: str, old: Client) -> None:
+        """Not before: a new certificate may be refused, and the connection that there is goes on."""
+        try:
+            while old.is_ready and (new := self._clients.get(target)) is not None and not new.is_ready:
+                await self._changed.wait()
+        except asyncio.CancelledError:
+            await old.close()
+            raise
+        await old.leave()
+
+    def _let_go(self, client: Client, leave: Coroutine[None, None, None]) -> None:
+        leaving = asyncio.create_task(leave)
+        self._leaving[leaving] = client
+        leaving.add_done_callback(self._leaving.pop)
