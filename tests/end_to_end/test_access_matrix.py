@@ -1,0 +1,184 @@
+"""Every RPC and every route, with every kind of credential. One that is new and not in these tables fails."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+import pytest_asyncio
+from google.protobuf import descriptor_pool
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from rpc.status import from_rpc_error
+from tests.end_to_end.access import RIGHT_KEY, Issuer, credentials, write_access
+from tests.end_to_end.http import CHAT, COMPLETIONS, RESPONSES, chat, completion, http_client, http_stack
+from tests.end_to_end.requests import chat as chat_request
+from tests.end_to_end.requests import generate
+from tests.end_to_end.stack import NAME, Stack, TokenizerTier
+from tokenmill.v1 import gateway_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+INFERENCE = gateway_pb2.DESCRIPTOR.services_by_name["InferenceService"]
+HEALTH, REFLECTION = "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"
+# Of each service of the port, whether a credential is needed.
+SERVICES = {INFERENCE.full_name: True, REFLECTION: True, HEALTH: False}
+# Of each method, requests that the right credential has answered.
+RPCS = {
+    "Generate": generate(model=NAME),
+    "StreamGenerate": generate(model=NAME),
+    "Chat": chat_request(model=NAME),
+    "StreamChat": chat_request(),
+    "CountTokens": gateway_pb2.CountTokensRequest(generate=generate()),
+    "ListModels": gateway_pb2.ListModelsRequest(),
+    "GetModel": gateway_pb2.GetModelRequest(model=NAME),
+}
+OPEN, FILTERED, ALL_MODELS, OF_MODEL = "open", "shows what may be used", "for all models", "of one model"
+# Of each route: a request that the right credential has answered, and what a credential for another model is answered.
+ROUTES: dict[tuple[str, str], tuple[Any, str]] = {
+    ("POST", CHAT): (chat(), OF_MODEL),
+    ("POST", COMPLETIONS): (completion(), OF_MODEL),
+    ("POST", RESPONSES): ({"model": NAME, "input": "A list of colors", "max_output_tokens": 10}, OF_MODEL),
+    ("GET", "/v1/models"): (None, FILTERED),
+    ("GET", "/v1/models/{model:path}"): (None, OF_MODEL),
+    ("POST", "/tokenize"): ({"model": NAME, "prompt": "A list"}, OF_MODEL),
+    ("POST", "/detokenize"): ({"model": NAME, "tokens": [5, 6]}, OF_MODEL),
+    ("GET", "/health"): (None, OPEN),
+    ("GET", "/ready"): (None, OPEN),
+    ("GET", "/"): (None, OPEN),
+    ("GET", "/version"): (None, FILTERED),
+    ("GET", "/metrics"): (None, ALL_MODELS),
+    ("GET", "/openapi.json"): (None, FILTERED),
+    ("GET", "/docs"): (None, FILTERED),
+    ("GET", "/workers"): (None, ALL_MODELS),
+}
+HTTP_CODES = {
+    "MISSING_CREDENTIALS": (401, "missing_credentials"),
+    "INVALID_CREDENTIALS": (401, "invalid_api_key"),
+    "EXPIRED_CREDENTIALS": (401, "expired_credentials"),
+    "MODEL_NOT_ALLOWED": (403, "model_not_allowed"),
+}
+ISSUER = Issuer()
+CREDENTIALS = credentials(ISSUER)
+RIGHT = {"authorization": f"Bearer {RIGHT_KEY}"}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def stack(tier: TokenizerTier, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+    access = write_access(tmp_path_factory.mktemp("access"), ISSUER)
+    async with http_stack(tier, gateway=access) as (running, _):
+        yield running
+
+
+def headers(credential: str) -> dict[str, str]:
+    authorization, _ = CREDENTIALS[credential]
+    return {} if authorization is None else {"authorization": authorization}
+
+
+async def reflected(stack: Stack, given: dict[str, str]) -> list[str]:
+    """The services that the port says it has."""
+    stub = reflection_pb2_grpc.ServerReflectionStub(stack.gateway_channel)
+    asked = iter([reflection_pb2.ServerReflectionRequest(list_services="")])
+    answers = [one async for one in stub.ServerReflectionInfo(asked, metadata=tuple(given.items()))]
+    return [service.name for service in answers[0].list_services_response.service]
+
+
+async def rpc(stack: Stack, method: str, given: dict[str, str]) -> Any:
+    """The last message of the answer. Errors: AioRpcError."""
+    call = getattr(stack.gateway, method)(RPCS[method], metadata=tuple(given.items()))
+    if INFERENCE.methods_by_name[method].server_streaming:
+        return [event async for event in call][-1]
+    return await call
+
+
+async def reason_of(attempt: Any) -> str:
+    """What it is refused for, with the code that belongs to that; empty: it is not."""
+    [answer] = await asyncio.gather(attempt, return_exceptions=True)
+    if not isinstance(answer, BaseException):
+        return ""
+    assert isinstance(answer, grpc.aio.AioRpcError)
+    refused = from_rpc_error(answer, "the gateway")
+    is_known = refused.reason == "MODEL_NOT_ALLOWED"
+    assert answer.code() is (grpc.StatusCode.PERMISSION_DENIED if is_known else grpc.StatusCode.UNAUTHENTICATED)
+    return refused.reason
+
+
+async def test_the_tables_have_every_service_method_and_route(stack: Stack) -> None:
+    assert sorted(await reflected(stack, RIGHT)) == sorted(SERVICES)
+    assert RPCS.keys() == set(INFERENCE.methods_by_name)
+    http = stack.gateway_service.http
+    assert http is not None
+    served = {(method, route.path) for route in http._app.routes for method in route.methods or () if method != "HEAD"}  # type: ignore[attr-defined]
+    assert served == ROUTES.keys()
+
+
+@pytest.mark.parametrize("credential", CREDENTIALS)
+@pytest.mark.parametrize("method", RPCS)
+async def test_every_rpc(stack: Stack, method: str, credential: str) -> None:
+    _, reason = CREDENTIALS[credential]
+    is_filtered = reason == "MODEL_NOT_ALLOWED" and method == "ListModels"
+    assert await reason_of(rpc(stack, method, headers(credential))) == ("" if is_filtered else reason)
+    if is_filtered:
+        assert not (await rpc(stack, method, headers(credential))).models
+
+
+@pytest.mark.parametrize("credential", CREDENTIALS)
+async def test_reflection(stack: Stack, credential: str) -> None:
+    _, reason = CREDENTIALS[credential]
+    expected = "" if reason == "MODEL_NOT_ALLOWED" else reason
+    assert await reason_of(reflected(stack, headers(credential))) == expected
+
+
+@pytest.mark.parametrize("credential", CREDENTIALS)
+async def test_health_is_open_to_everybody(stack: Stack, credential: str) -> None:
+    service = descriptor_pool.Default().FindServiceByName(HEALTH)
+    for method in service.methods:
+        call = stack.gateway_channel.unary_stream(f"/{HEALTH}/{method.name}")(
+            b"", metadata=tuple(headers(credential).items())
+        )
+        assert await call.read() is not grpc.aio.EOF
+        call.cancel()
+
+
+async def test_a_method_that_does_not_exist_is_not_told_of_without_a_credential(stack: Stack) -> None:
+    for method in ("/tokenmill.v1.InferenceService/Nothing", f"/{HEALTH}/Nothing", "/other.Service/Nothing"):
+        call = stack.gateway_channel.unary_unary(method)
+        assert await reason_of(call(b"")) == "MISSING_CREDENTIALS"
+
+
+@pytest.mark.parametrize("credential", CREDENTIALS)
+@pytest.mark.parametrize(("method", "path"), ROUTES, ids=[f"{method} {path}" for method, path in ROUTES])
+async def test_every_route(stack: Stack, method: str, path: str, credential: str) -> None:
+    body, kind = ROUTES[method, path]
+    _, reason = CREDENTIALS[credential]
+    if kind == OPEN or (reason == "MODEL_NOT_ALLOWED" and kind == FILTERED):
+        reason = ""
+    async with http_client(stack) as client:
+        response = await client.request(
+            method, path.replace("{model:path}", NAME), json=body, headers=headers(credential)
+        )
+    if not reason:
+        assert response.status_code == 200, response.text
+        if CREDENTIALS[credential][1] and path == "/v1/models":
+            assert response.json()["data"] == []
+        return
+    assert (response.status_code, response.json()["error"]["code"]) == HTTP_CODES[reason]
+    assert response.headers.get("www-authenticate") == ("Bearer" if response.status_code == 401 else None)
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/nowhere"), ("DELETE", "/v1/models"), ("POST", "/health")])
+async def test_what_there_is_not_is_not_told_of_without_a_credential(stack: Stack, method: str, path: str) -> None:
+    async with http_client(stack) as client:
+        assert (await client.request(method, path)).status_code == 401
+        assert (await client.request(method, path, headers=RIGHT)).status_code in {404, 405}
+
+
+async def test_a_stream_is_refused_before_it_begins(stack: Stack) -> None:
+    async with http_client(stack) as client:
+        response = await client.post(CHAT, json=chat(stream=True), headers=headers("key for another model"))
+        assert response.status_code == 403
