@@ -6,11 +6,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from cli import bench, chat, doctor, generate, health, models, up
+from cli import bench, chat, doctor, generate, health, key, models, up
 from cli.failure import CommandError, tell
 from tokenmill_client import TokenmillError
 
-COMMANDS = (up, chat, generate, models, health, bench, doctor)
+COMMANDS = (up, chat, generate, models, health, bench, doctor, key)
 INTERRUPTED = 130
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+from typing import Any
 
+from cli.tls import add_tls, channel_options, credentials
 from tokenmill_client import Client, Parameters, Retries
 
 DEFAULT_GATEWAY = "127.0.0.1:50051"
@@ -23,6 +25,9 @@ def add_gateway(parser: argparse.ArgumentParser) -> None:
     """Whom to ask, and how long."""
     given = os.environ.get("TOKENMILL_GATEWAY") or DEFAULT_GATEWAY
     parser.add_argument("--gateway", default=given, metavar="HOST:PORT", help="whom to ask (default: %(default)s)")
+    help_text = "key or token; better as TOKENMILL_API_KEY, which no list of processes shows"
+    parser.add_argument("--api-key", metavar="KEY", help=help_text)
+    add_tls(parser)
     parser.add_argument("--timeout", type=float, metavar="SECONDS", help="how long a call may take")
 
 
@@ -44,4 +49,10 @@ def parameters(options: argparse.Namespace) -> Parameters:
 
 def client(options: argparse.Namespace) -> Client:
     """A connection to the gateway."""
-    return Client(options.gateway, timeout_seconds=options.timeout, retries=Retries(attempts=2))
+    return Client(options.gateway, timeout_seconds=options.timeout, retries=Retries(attempts=2), **connection(options))
+
+
+def connection(options: argparse.Namespace) -> dict[str, Any]:
+    """How a client reaches the gateway, and who it is."""
+    own = {"credentials": credentials(options), "channel_options": channel_options(options)}
+    return {"api_key": options.api_key, **own}

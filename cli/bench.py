@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cli import interrupts
-from cli.asking import add_gateway
+from cli.asking import add_gateway, connection
 from cli.failure import FAILED, CommandError
 from tokenmill_client import AsyncClient, TokenmillError
 
@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
 
 async def _run(options: argparse.Namespace) -> int:
     measured = Measured()
-    async with AsyncClient(options.gateway, timeout_seconds=options.timeout) as client:
+    async with AsyncClient(options.gateway, timeout_seconds=options.timeout, **connection(options)) as client:
         await client.models()  # whether anybody answers is said before anything is measured
         began = time.monotonic()
         await _send_all(client, options, measured)

@@ -20,7 +20,7 @@ _HINTS: dict[type[TokenmillError], str] = {
     NotFoundError: "`tokenmill models` lists what is served",
     OverloadedError: "there is no room now: try again in a moment",
     DeadlineExceededError: "it took too long: ask for less, or raise --timeout",
-    RefusedError: "the gateway wants credentials",
+    RefusedError: "--api-key KEY, or TOKENMILL_API_KEY, says who asks",
 }
 
 

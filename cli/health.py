@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
@@ -10,6 +11,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from cli.failure import UNAVAILABLE
 from cli.readiness import LOCAL_CHANNEL_OPTIONS
+from cli.tls import add_tls, channel_options, credentials
 
 PORTS = {"gateway": 50051, "tokenizer": 50052, "worker": 50053}
 SECONDS = 2.0
@@ -21,6 +23,7 @@ def add_to(commands: Any) -> None:
         "health", help="ask services whether they are ready", description="Ask services whether they are ready."
     )
     parser.add_argument("address", nargs="*", help="HOST:PORT; not given: the three usual ones on this machine")
+    add_tls(parser)
     parser.add_argument("--live", action="store_true", help="ask only whether they live")
     parser.add_argument("--timeout", type=float, default=SECONDS, metavar="SECONDS", help="(default: %(default)s)")
     parser.set_defaults(run=run)
@@ -31,15 +34,31 @@ def run(options: argparse.Namespace) -> int:
     name = "liveness" if options.live else "readiness"
     asked = {address: address for address in options.address}
     asked = asked or {service: f"127.0.0.1:{port}" for service, port in PORTS.items()}
-    states = {service: state_of(address, name, options.timeout) for service, address in asked.items()}
+    with_tls = credentials(options)
+    states = {
+        service: state_of(address, name, options.timeout, with_tls, channel_options(options))
+        for service, address in asked.items()
+    }
     for service, state in states.items():
         print(f"{service}: {state}")
     return 0 if all(state == "SERVING" for state in states.values()) else UNAVAILABLE
 
 
-def state_of(address: str, name: str, seconds: float) -> str:
+def state_of(
+    address: str,
+    name: str,
+    seconds: float,
+    credentials: grpc.ChannelCredentials | None = None,
+    own_options: Sequence[tuple[str, str]] = (),
+) -> str:
     """What the service at `address` says of `name`; "no answer" if it does not."""
-    with grpc.insecure_channel(address, LOCAL_CHANNEL_OPTIONS) as channel:
+    options = [*LOCAL_CHANNEL_OPTIONS, *own_options]
+    opened = (
+        grpc.insecure_channel(address, options)
+        if credentials is None
+        else grpc.secure_channel(address, credentials, options)
+    )
+    with opened as channel:
         try:
             answer = health_pb2_grpc.HealthStub(channel).Check(
                 health_pb2.HealthCheckRequest(service=name), timeout=seconds

@@ -5,18 +5,24 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
-from typing import TYPE_CHECKING
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
 
-from cli.failure import UNAVAILABLE, WRONG_USAGE
+from cli.failure import FAILED, UNAVAILABLE, WRONG_USAGE
+from gateway.server import GatewayService
+from gateway.settings import GatewaySettings
 from model_worker.engines.fake_faults import Gate
+from tests.certificates import Authority
 from tests.end_to_end.requests import chat, generate
 from tests.end_to_end.stack import NAME, Stack, TokenizerTier, address, gated_stack, reached, running_stack
+from tests.serving import serving
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -122,3 +128,42 @@ async def test_errors_are_one_line_and_a_hint(stack: Stack) -> None:
     assert (code, "temperature" in errors) == (WRONG_USAGE, True)
     code, _, errors = await command("generate", *where)
     assert (code, "nothing to continue" in errors) == (WRONG_USAGE, True)
+
+
+async def test_a_key_is_made_and_opens_a_gateway_over_tls(tier: TokenizerTier, tmp_path: Path) -> None:
+    code, entry, said = await command("key", "billing", "--tenant", "finance", "--model", NAME, "--max-inflight", "4")
+    key = said.removeprefix("key: ").strip()
+    assert code == 0
+    assert key not in entry
+    pair = Authority(tmp_path).pair("server")
+    (tmp_path / "keys.toml").write_text(entry)
+    tls = {"ssl_certfile": pair.certificate, "ssl_keyfile": pair.key}
+    async with ready_gateway(tier, api_key_file=tmp_path / "keys.toml", **tls) as port:
+        where = "--gateway", f"localhost:{port}", "--ssl-ca-certs", str(tmp_path / "authority.pem")
+        code, output, _ = await command("models", *where, "--api-key", key)
+        assert (code, output.splitlines()[1].split()[0]) == (0, NAME)
+        code, _, errors = await command("models", *where)
+        assert code == FAILED
+        assert "TOKENMILL_API_KEY" in errors
+        tls_flags = where[2:]
+        assert (await command("health", f"localhost:{port}", *tls_flags))[:2] == (0, f"localhost:{port}: SERVING\n")
+        by_address = f"127.0.0.1:{port}", *tls_flags, "--ssl-server-name", "server"
+        assert (await command("health", *by_address))[0] == 0
+        assert (await command("health", f"localhost:{port}"))[0] == UNAVAILABLE
+
+
+async def test_files_of_tls_that_are_half_given_are_refused(stack: Stack) -> None:
+    for flags in (("--ssl-certfile", "x"), ("--ssl-ca-certs", "/nowhere/x"), ("--ssl-server-name", "x")):
+        code, _, errors = await command("models", "--gateway", address(stack.gateway_server), *flags)
+        assert code == WRONG_USAGE
+        assert "--ssl-" in errors
+
+
+@asynccontextmanager
+async def ready_gateway(tier: TokenizerTier, **given: Any) -> AsyncIterator[int]:
+    """The port of a gateway with settings of its own, once it is ready."""
+    async with running_stack(tier) as stack:
+        behind = {"tokenizer": (address(tier.server),), "worker": (address(stack.worker_server),)}
+        own = GatewaySettings(port=0, drain_seconds=0, **behind, **given)
+        async with serving(GatewayService(own), own) as port:
+            yield port

@@ -16,6 +16,7 @@ import pytest_asyncio
 import tokenmill_client
 from model_worker.engines.fake_faults import Gate
 from rpc.errors import queue_full, unavailable
+from tests.end_to_end.access import RIGHT_KEY, entry, write_keys
 from tests.end_to_end.requests import chat, generate
 from tests.end_to_end.stack import NAME, Stack, TokenizerTier, address, gated_stack, reached, running_stack
 from tests.rpc.scripted_service import ScriptedService, connected
@@ -28,12 +29,14 @@ from tokenmill_client import (
     Message,
     NotFoundError,
     OverloadedError,
+    RefusedError,
     Retries,
     UnavailableError,
 )
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -296,3 +299,24 @@ async def test_the_examples_of_the_documentation_run(stack: Stack, name: str, so
             thread.start()
             await asyncio.to_thread(thread.join)
     assert told.getvalue().strip()
+
+
+async def test_a_key_goes_with_every_call_and_is_not_shown(
+    tier: TokenizerTier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = write_keys(tmp_path / "keys.json", entry(RIGHT_KEY))
+    async with running_stack(tier, gateway={"api_key_file": keys}) as stack:
+        where = address(stack.gateway_server)
+        async with AsyncClient(where) as client:
+            with pytest.raises(RefusedError) as caught:
+                await client.models()
+            assert caught.value.reason == "MISSING_CREDENTIALS"
+        async with AsyncClient(where, api_key=RIGHT_KEY) as client:
+            assert [model.name for model in await client.models()] == [NAME]
+            assert RIGHT_KEY not in repr(client._identity)
+        monkeypatch.setenv("TOKENMILL_API_KEY", RIGHT_KEY)
+        async with AsyncClient(where) as client:
+            await client.models()
+        async with AsyncClient(where, api_key="") as client:
+            with pytest.raises(RefusedError):
+                await client.models()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -94,7 +94,7 @@ class AsyncClient:
     ...     print((await client.chat("What is the capital of France?", max_new_tokens=30)).text)
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - by name, and each has a default
         self,
         target: str,
         *,
@@ -102,15 +102,22 @@ class AsyncClient:
         retries: Retries = Retries(),  # noqa: B008 - it cannot be changed
         tenant: str | None = None,
         metadata: Mapping[str, str] | None = None,
+        api_key: str | None = None,
         credentials: grpc.ChannelCredentials | None = None,
+        channel_options: Sequence[tuple[str, Any]] = (),
     ) -> None:
-        """`target`: host:port. `timeout_seconds`: of a call, all of its attempts together; none: the gateway's own."""
+        """`target`: host:port. `timeout_seconds`: of a call, all of its attempts together; none: the gateway's own.
+
+        `api_key`: a key or a token (JWT); not given: TOKENMILL_API_KEY. `credentials`: for TLS, without which a key can
+        be read on its way.
+        """
+        own_options = [*OPTIONS, *channel_options]
         if credentials is None:
-            self._channel = grpc.aio.insecure_channel(target, OPTIONS)
+            self._channel = grpc.aio.insecure_channel(target, own_options)
         else:
-            self._channel = grpc.aio.secure_channel(target, credentials, OPTIONS)
+            self._channel = grpc.aio.secure_channel(target, credentials, own_options)
         self._stub: Any = gateway_pb2_grpc.InferenceServiceStub(self._channel)
-        self._identity = Identity(tenant, metadata)
+        self._identity = Identity(tenant, metadata, api_key)
         self._timeout_seconds = timeout_seconds
         self._retries = retries
 
