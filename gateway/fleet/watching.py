@@ -14,16 +14,21 @@ from rpc.health import READINESS, SERVING
 
 LOGGER = logging.getLogger("tokenmill.gateway.watching")
 RETRY_SECONDS = 0.5  # between attempts to reach what cannot be watched
+REFUSED = frozenset({grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED})  # our certificate is
 LEAVE_SECONDS = 2.0  # until those that take the place of what is gone are ready
 
 
 async def for_ever(watch: Callable[[], Awaitable[None]], target: str) -> None:
-    """Begin with `watch` again whenever it has ended or failed."""
+    """Begin with `watch` again whenever it has ended or failed. That it is refused is told once."""
+    is_told = False
     while True:
         try:
             await watch()
         except grpc.aio.AioRpcError as error:
-            log.event(LOGGER, logging.DEBUG, "not watched", target=target, code=error.code().name)
+            is_refused = error.code() in REFUSED
+            level = logging.WARNING if is_refused and not is_told else logging.DEBUG
+            log.event(LOGGER, level, "not watched", target=target, code=error.code().name)
+            is_told = is_refused
         except Exception:  # whatever a service says of itself, the next one to start there is looked at again
             LOGGER.exception("not understood", extra={log.FIELDS: {"target": target}})
         await asyncio.sleep(RETRY_SECONDS)

@@ -30,6 +30,8 @@ _GETS = {
 # Status codes that every request may be answered with.
 _ERRORS = {
     "400": "Something is wrong with the request; `param` names the field.",
+    "401": "A credential is needed, and none was shown, or no valid one.",
+    "403": "The credential is not for this.",
     "404": "There is no such model, or path.",
     "408": "The request did not arrive in time.",
     "413": "The request is too large.",
@@ -58,7 +60,8 @@ def document() -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "Tokenmill", "version": version("tokenmill"), "description": _DESCRIPTION},
         "paths": paths,
-        "components": {"schemas": schemas},
+        "components": {"schemas": schemas, "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}}},
+        "security": [{}, {"bearer": []}],  # none, unless the gateway is told who may call
     }
 
 

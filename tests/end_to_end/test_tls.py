@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from typing import TYPE_CHECKING, Any
 
@@ -249,3 +250,23 @@ async def test_a_name_of_ones_own_is_looked_for_where_targets_are_addresses(stac
             )
             async with open_channel(address(server), tls) as channel:
                 assert await answers(channel, 5.0) == expected
+
+
+async def test_a_gateway_that_is_refused_says_so_in_its_log(stack: TlsStack, caplog: pytest.LogCaptureFixture) -> None:
+    stranger, behind = stack.who.stranger, (address(stack.worker),)
+    files = {"backend_ssl_certfile": stranger.certificate, "backend_ssl_keyfile": stranger.key}
+    own = GatewaySettings(
+        port=0, drain_seconds=0, tokenizer=behind, worker=behind, backend_ssl_ca_certs=stack.who.authority.file, **files
+    )
+    told = asyncio.Event()
+    tell = logging.Handler()
+    tell.emit = lambda record: told.set() if record.getMessage() == "not watched" else None  # type: ignore[method-assign]
+    logger = logging.getLogger("tokenmill.gateway.watching")
+    logger.addHandler(tell)
+    try:
+        async with listening(GatewayService(own), own) as server:
+            await told.wait()
+            assert not server.ready.is_set()
+    finally:
+        logger.removeHandler(tell)
+    assert {record.levelname for record in caplog.records if record.getMessage() == "not watched"} == {"WARNING"}
