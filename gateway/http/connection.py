@@ -22,7 +22,7 @@ class ConnectionRules:
     """What holds for all connections of a server."""
 
     max_connections: int  # each costs memory and a file descriptor; those beyond are told so and closed
-    header_seconds: float  # that a request's head may take to arrive, from its first byte or the connection on
+    header_seconds: float  # that a head, or the rest of a body that was refused, may take to arrive
     peers: AcceptedPeers | None  # who is let in by TLS; None: no TLS
     stranger_app: ASGIApp  # what others are answered by
 
@@ -34,7 +34,7 @@ class Connection(H11Protocol):
         """`given` is what uvicorn gives."""
         super().__init__(**given)
         self._rules = rules
-        self._head_timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         """After the handshake, if there is TLS."""
@@ -43,13 +43,14 @@ class Connection(H11Protocol):
             self._leave(_FULL)
         elif self._is_stranger():
             self.app = self._rules.stranger_app
-        self._time_head()
+        self._begin_timer()
 
     def data_received(self, data: bytes) -> None:
         """Some of a request."""
         super().data_received(data)
-        if self.conn.their_state is h11.IDLE:
-            self._time_head()
+        is_refused = self.conn.their_state is h11.SEND_BODY and self.conn.our_state is h11.DONE
+        if is_refused or self.conn.their_state is h11.IDLE:
+            self._begin_timer()
         else:
             self._end_timer()
 
@@ -58,15 +59,18 @@ class Connection(H11Protocol):
         self._end_timer()
         super().connection_lost(exc)
 
-    def _time_head(self) -> None:
-        """Not anew with every byte: a head that comes drop by drop is as late as one that never comes."""
-        if self._head_timer is None:
-            self._head_timer = self.loop.call_later(self._rules.header_seconds, self._leave, _TOO_SLOW)
+    def _begin_timer(self) -> None:
+        """Not anew with every byte: what comes drop by drop is as late as what never comes."""
+        if self._timer is None:
+            self._timer = self.loop.call_later(self._rules.header_seconds, self._end_wait)
+
+    def _end_wait(self) -> None:
+        self._leave(_TOO_SLOW if self.conn.our_state is h11.IDLE else b"")
 
     def _end_timer(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _leave(self, last_words: bytes) -> None:
         if not self.transport.is_closing():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -11,6 +11,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gateway import server as gateway_server
+from gateway.http.call import MAX_BODY_BYTES
 from gateway.server import GatewayService
 from gateway.settings import GatewaySettings
 from rpc import transport
@@ -91,6 +92,25 @@ async def test_nor_does_one_that_comes_drop_by_drop_last_longer(monkeypatch: pyt
 
         dripping = asyncio.create_task(drip())
         assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 408")
+        dripping.cancel()
+
+
+async def test_nor_may_a_body_that_was_refused_go_on_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateway_server, "HEADER_SECONDS", 0.1)
+    async with http_port() as port, connected(port) as (reader, writer):
+        writer.write(
+            b"POST /health HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000000\r\n\r\n" + b"x" * (MAX_BODY_BYTES + 1)
+        )
+        assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 413")
+
+        async def drip() -> None:
+            while True:
+                writer.write(b"x")
+                await asyncio.sleep(0.01)
+
+        dripping = asyncio.create_task(drip())
+        with suppress(ConnectionError):  # whose last word a reset may be
+            await reader.read()
         dripping.cancel()
 
 
