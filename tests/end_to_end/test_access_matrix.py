@@ -1,8 +1,10 @@
-"""Every RPC and every route, with every kind of credential. One that is new and not in these tables fails."""
+"""Every RPC and route, with every kind of credential, over every kind of connection. What is not in the tables fails."""
 
 from __future__ import annotations
 
 import asyncio
+import ssl
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -13,14 +15,17 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from rpc.status import from_rpc_error
 from tests.end_to_end.access import RIGHT_KEY, Issuer, credentials, write_access
-from tests.end_to_end.http import CHAT, COMPLETIONS, RESPONSES, chat, completion, http_client, http_stack
+from tests.end_to_end.http import CHAT, COMPLETIONS, HTTP, RESPONSES, chat, completion, http_stack, url_of
 from tests.end_to_end.requests import chat as chat_request
 from tests.end_to_end.requests import generate
-from tests.end_to_end.stack import NAME, Stack, TokenizerTier
-from tokenmill.v1 import gateway_pb2
+from tests.end_to_end.stack import NAME, Stack, TokenizerTier, running_stack
+from tests.end_to_end.tls_stack import CALLER, Identities, https_client, secure_channel
+from tokenmill.v1 import gateway_pb2, gateway_pb2_grpc
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    import httpx2
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -68,11 +73,45 @@ CREDENTIALS = credentials(ISSUER)
 RIGHT = {"authorization": f"Bearer {RIGHT_KEY}"}
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def stack(tier: TokenizerTier, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
-    access = write_access(tmp_path_factory.mktemp("access"), ISSUER)
-    async with http_stack(tier, gateway=access) as (running, _):
-        yield running
+@dataclass
+class Port:
+    """Both of a gateway's ports, as a caller has them."""
+
+    stack: Stack
+    channel: grpc.aio.Channel
+    http: httpx2.AsyncClient
+    gateway: Any = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.gateway = gateway_pb2_grpc.InferenceServiceStub(self.channel)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session", params=["plain", "TLS", "mTLS"])
+async def port(
+    request: pytest.FixtureRequest, tier: TokenizerTier, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Port]:
+    folder = tmp_path_factory.mktemp("access")
+    who = Identities(folder)
+    settings = write_access(folder, ISSUER)
+    if request.param == "plain":
+        async with http_stack(tier, gateway=settings) as (stack, http):
+            yield Port(stack, stack.gateway_channel, http)
+        return
+    serving = who.serving(who.gateway, CALLER)
+    if request.param == "TLS":
+        del serving["ssl_ca_certs"], serving["ssl_client_names"]
+    caller = who.caller if request.param == "mTLS" else None
+    context = ssl.create_default_context(cafile=str(who.authority.file))
+    if caller is not None:
+        context.load_cert_chain(caller.certificate, caller.key)
+    async with running_stack(tier, gateway=HTTP | settings | serving) as stack:
+        url = url_of(stack).replace("http://127.0.0.1", "https://localhost")
+        authorities = who.authority.file.read_bytes()
+        async with (
+            secure_channel(stack.gateway_server.port, authorities, caller) as channel,
+            https_client(url, context) as http,
+        ):
+            yield Port(stack, channel, http)
 
 
 def headers(credential: str) -> dict[str, str]:
@@ -80,17 +119,17 @@ def headers(credential: str) -> dict[str, str]:
     return {} if authorization is None else {"authorization": authorization}
 
 
-async def reflected(stack: Stack, given: dict[str, str]) -> list[str]:
+async def reflected(port: Port, given: dict[str, str]) -> list[str]:
     """The services that the port says it has."""
-    stub = reflection_pb2_grpc.ServerReflectionStub(stack.gateway_channel)
+    stub = reflection_pb2_grpc.ServerReflectionStub(port.channel)
     asked = iter([reflection_pb2.ServerReflectionRequest(list_services="")])
     answers = [one async for one in stub.ServerReflectionInfo(asked, metadata=tuple(given.items()))]
     return [service.name for service in answers[0].list_services_response.service]
 
 
-async def rpc(stack: Stack, method: str, given: dict[str, str]) -> Any:
+async def rpc(port: Port, method: str, given: dict[str, str]) -> Any:
     """The last message of the answer. Errors: AioRpcError."""
-    call = getattr(stack.gateway, method)(RPCS[method], metadata=tuple(given.items()))
+    call = getattr(port.gateway, method)(RPCS[method], metadata=tuple(given.items()))
     if INFERENCE.methods_by_name[method].server_streaming:
         return [event async for event in call][-1]
     return await call
@@ -108,10 +147,10 @@ async def reason_of(attempt: Any) -> str:
     return refused.reason
 
 
-async def test_the_tables_have_every_service_method_and_route(stack: Stack) -> None:
-    assert sorted(await reflected(stack, RIGHT)) == sorted(SERVICES)
+async def test_the_tables_have_every_service_method_and_route(port: Port) -> None:
+    assert sorted(await reflected(port, RIGHT)) == sorted(SERVICES)
     assert RPCS.keys() == set(INFERENCE.methods_by_name)
-    http = stack.gateway_service.http
+    http = port.stack.gateway_service.http
     assert http is not None
     served = {(method, route.path) for route in http._app.routes for method in route.methods or () if method != "HEAD"}  # type: ignore[attr-defined]
     assert served == ROUTES.keys()
@@ -119,49 +158,45 @@ async def test_the_tables_have_every_service_method_and_route(stack: Stack) -> N
 
 @pytest.mark.parametrize("credential", CREDENTIALS)
 @pytest.mark.parametrize("method", RPCS)
-async def test_every_rpc(stack: Stack, method: str, credential: str) -> None:
+async def test_every_rpc(port: Port, method: str, credential: str) -> None:
     _, reason = CREDENTIALS[credential]
     is_filtered = reason == "MODEL_NOT_ALLOWED" and method == "ListModels"
-    assert await reason_of(rpc(stack, method, headers(credential))) == ("" if is_filtered else reason)
+    assert await reason_of(rpc(port, method, headers(credential))) == ("" if is_filtered else reason)
     if is_filtered:
-        assert not (await rpc(stack, method, headers(credential))).models
+        assert not (await rpc(port, method, headers(credential))).models
 
 
 @pytest.mark.parametrize("credential", CREDENTIALS)
-async def test_reflection(stack: Stack, credential: str) -> None:
+async def test_reflection(port: Port, credential: str) -> None:
     _, reason = CREDENTIALS[credential]
     expected = "" if reason == "MODEL_NOT_ALLOWED" else reason
-    assert await reason_of(reflected(stack, headers(credential))) == expected
+    assert await reason_of(reflected(port, headers(credential))) == expected
 
 
 @pytest.mark.parametrize("credential", CREDENTIALS)
-async def test_health_is_open_to_everybody(stack: Stack, credential: str) -> None:
+async def test_health_is_open_to_everybody(port: Port, credential: str) -> None:
     service = descriptor_pool.Default().FindServiceByName(HEALTH)
     for method in service.methods:
-        call = stack.gateway_channel.unary_stream(f"/{HEALTH}/{method.name}")(
-            b"", metadata=tuple(headers(credential).items())
-        )
+        call = port.channel.unary_stream(f"/{HEALTH}/{method.name}")(b"", metadata=tuple(headers(credential).items()))
         assert await call.read() is not grpc.aio.EOF
         call.cancel()
 
 
-async def test_a_method_that_does_not_exist_is_not_told_of_without_a_credential(stack: Stack) -> None:
+async def test_a_method_that_does_not_exist_is_not_told_of_without_a_credential(port: Port) -> None:
     for method in ("/tokenmill.v1.InferenceService/Nothing", f"/{HEALTH}/Nothing", "/other.Service/Nothing"):
-        call = stack.gateway_channel.unary_unary(method)
+        call = port.channel.unary_unary(method)
         assert await reason_of(call(b"")) == "MISSING_CREDENTIALS"
 
 
 @pytest.mark.parametrize("credential", CREDENTIALS)
 @pytest.mark.parametrize(("method", "path"), ROUTES, ids=[f"{method} {path}" for method, path in ROUTES])
-async def test_every_route(stack: Stack, method: str, path: str, credential: str) -> None:
+async def test_every_route(port: Port, method: str, path: str, credential: str) -> None:
     body, kind = ROUTES[method, path]
     _, reason = CREDENTIALS[credential]
     if kind == OPEN or (reason == "MODEL_NOT_ALLOWED" and kind == FILTERED):
         reason = ""
-    async with http_client(stack) as client:
-        response = await client.request(
-            method, path.replace("{model:path}", NAME), json=body, headers=headers(credential)
-        )
+    where = path.replace("{model:path}", NAME)
+    response = await port.http.request(method, where, json=body, headers=headers(credential))
     if not reason:
         assert response.status_code == 200, response.text
         if CREDENTIALS[credential][1] and path == "/v1/models":
@@ -172,13 +207,11 @@ async def test_every_route(stack: Stack, method: str, path: str, credential: str
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/nowhere"), ("DELETE", "/v1/models"), ("POST", "/health")])
-async def test_what_there_is_not_is_not_told_of_without_a_credential(stack: Stack, method: str, path: str) -> None:
-    async with http_client(stack) as client:
-        assert (await client.request(method, path)).status_code == 401
-        assert (await client.request(method, path, headers=RIGHT)).status_code in {404, 405}
+async def test_what_there_is_not_is_not_told_of_without_a_credential(port: Port, method: str, path: str) -> None:
+    assert (await port.http.request(method, path)).status_code == 401
+    assert (await port.http.request(method, path, headers=RIGHT)).status_code in {404, 405}
 
 
-async def test_a_stream_is_refused_before_it_begins(stack: Stack) -> None:
-    async with http_client(stack) as client:
-        response = await client.post(CHAT, json=chat(stream=True), headers=headers("key for another model"))
-        assert response.status_code == 403
+async def test_a_stream_is_refused_before_it_begins(port: Port) -> None:
+    response = await port.http.post(CHAT, json=chat(stream=True), headers=headers("key for another model"))
+    assert response.status_code == 403

@@ -199,3 +199,12 @@ async def test_a_handshake_that_does_not_begin_ends(monkeypatch: pytest.MonkeyPa
     own = settings(ssl_certfile=pair.certificate, ssl_keyfile=pair.key)
     async with listening(ScriptedService(), own) as server, connected(server.port) as (reader, _):
         assert await reader.read() == b""
+
+
+async def test_metadata_that_is_too_large_is_refused() -> None:
+    async with listening(ScriptedService(), settings()) as server, grpc_channel(server.port) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await health.Check(health_pb2.HealthCheckRequest(), metadata=(("x", "y" * 40_000),))
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        await check(channel)

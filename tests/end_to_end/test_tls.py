@@ -59,7 +59,7 @@ def channel_as(stack: TlsStack, client: str, port: int) -> grpc.aio.Channel:
     if client == "plain":
         return grpc.aio.insecure_channel(f"localhost:{port}")
     who = stack.who
-    pair = {"nobody": None, "foreign": who.foreign, "stranger": who.stranger, "pretender": who.pretender}.get(client)
+    pair = None if client == "nobody" else getattr(who, client)
     return secure_channel(port, who.authority.file.read_bytes(), pair)
 
 
@@ -87,7 +87,7 @@ async def test_text_goes_through_all_hops(stack: TlsStack) -> None:
         assert answer.usage.completion_tokens == 10
 
 
-@pytest.mark.parametrize("client", ["plain", "nobody", "foreign", "pretender"])
+@pytest.mark.parametrize("client", ["plain", "nobody", "foreign", "pretender", "expired"])
 @pytest.mark.parametrize("service", SERVICES)
 async def test_whom_no_authority_of_ours_vouches_for_does_not_get_a_connection(
     stack: TlsStack, service: str, client: str
@@ -139,8 +139,8 @@ async def test_a_client_that_does_not_trust_the_server_does_not_call_it(stack: T
 def context_as(stack: TlsStack, client: str) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=str(stack.who.authority.file))
     who = stack.who
-    pair = {"caller": who.caller, "stranger": who.stranger, "foreign": who.foreign, "nobody": None}[client]
-    if pair is not None:
+    if client != "nobody":
+        pair = getattr(who, client)
         context.load_cert_chain(pair.certificate, pair.key)
     return context
 
@@ -165,7 +165,7 @@ async def test_http_tells_it_of_health(stack: TlsStack, path: str) -> None:
         assert (await client.get(path)).status_code == 200
 
 
-@pytest.mark.parametrize("client", ["nobody", "foreign"])
+@pytest.mark.parametrize("client", ["nobody", "foreign", "pretender", "expired"])
 async def test_http_gives_whom_nobody_vouches_for_no_connection(stack: TlsStack, client: str) -> None:
     async with https_client(stack.url, context_as(stack, client)) as asking:
         with pytest.raises((httpx2.TransportError, ssl.SSLError)):

@@ -14,7 +14,7 @@ from gateway.settings import GatewaySettings
 from model_worker.engines.fake_engine import FakeEngine, FakeModel
 from model_worker.server import WorkerService
 from model_worker.settings import WorkerSettings
-from tests.certificates import Authority
+from tests.certificates import DAY, Authority
 from tests.end_to_end.stack import NAME, address, write_model_folder
 from tests.serving import ready
 from tests.tokenizers_for_tests import byte_level_tokenizer
@@ -38,7 +38,7 @@ NEW_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]  # instead of one that 
 
 @dataclass
 class Identities:
-    """Who there is; `foreign` is vouched for by another authority, and `stranger` is nobody's caller."""
+    """Who there is; `foreign` is another authority's, `expired` was our caller once, `stranger` calls nobody."""
 
     folder: Path
     authority: Authority = field(init=False)
@@ -51,6 +51,7 @@ class Identities:
         self.gateway = self.authority.pair("gateway", GATEWAY_URI, "localhost", "127.0.0.1")
         self.tokenizer, self.worker = self.authority.pair("tokenizer"), self.authority.pair("worker")
         self.caller, self.stranger = self.authority.pair(CALLER), self.authority.pair("stranger")
+        self.expired = self.authority.pair(CALLER, file="expired", age=2 * DAY)
         self.foreign = self.foreign_authority.pair(CALLER, file="foreign")
         self.pretender = self.foreign_authority.pair("gateway", GATEWAY_URI, file="pretender")
 
