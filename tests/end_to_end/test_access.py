@@ -8,14 +8,15 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 import grpc
+import openai
 import pytest
 
 from model_worker.engines.fake_faults import Gate
 from rpc.status import from_rpc_error
 from tests.certificates import replace
 from tests.end_to_end.access import RIGHT_KEY, Issuer, entry, write_access, write_jwks, write_keys
-from tests.end_to_end.http import CHAT, HTTP, chat, http_client
-from tests.end_to_end.requests import generate
+from tests.end_to_end.http import CHAT, HTTP, chat, http_client, url_of
+from tests.end_to_end.requests import Stopping, generate
 from tests.end_to_end.stack import NAME, TokenizerTier, gated_stack, reached, running_stack
 
 if TYPE_CHECKING:
@@ -109,6 +110,47 @@ async def test_a_key_has_so_many_requests_at_once_over_both_protocols(tier: Toke
         gate.open()
         await running
         await stack.gateway.Generate(generate(), metadata=bearing(RIGHT_KEY))
+
+
+async def test_a_stream_that_is_left_gives_its_place_back(tier: TokenizerTier, tmp_path: Path) -> None:
+    keys = write_keys(tmp_path / "keys.json", entry(RIGHT_KEY, max_inflight=1))
+    async with running_stack(tier, gateway={"api_key_file": keys}) as stack:
+        for _ in range(2):
+            long = generate(stopping=Stopping(max_new_tokens=400))
+            stream = stack.gateway.StreamGenerate(long, metadata=bearing(RIGHT_KEY))
+            assert (await stream.read()).HasField("started")
+            stream.cancel()
+            await stack.gateway_server.calls.are(0)
+
+
+async def test_openais_own_client_shows_a_key_and_understands_the_refusal(tier: TokenizerTier, tmp_path: Path) -> None:
+    keys = write_keys(tmp_path / "keys.json", entry(RIGHT_KEY), entry(OTHER_KEY, models=["another"]))
+    async with running_stack(tier, gateway={"api_key_file": keys, **HTTP}) as stack:
+
+        async def ask(key: str) -> str:
+            http = openai.DefaultAsyncHttpxClient(trust_env=False)
+            async with openai.AsyncOpenAI(
+                base_url=f"{url_of(stack)}/v1", api_key=key, max_retries=0, http_client=http
+            ) as client:
+                answer = await client.chat.completions.create(**chat())
+            return answer.model
+
+        assert await ask(RIGHT_KEY) == NAME
+        with pytest.raises(openai.AuthenticationError):
+            await ask("wrong")
+        with pytest.raises(openai.PermissionDeniedError):
+            await ask(OTHER_KEY)
+
+
+async def test_a_large_request_without_a_credential_is_refused_and_not_read(
+    tier: TokenizerTier, tmp_path: Path
+) -> None:
+    keys = write_keys(tmp_path / "keys.json", entry(RIGHT_KEY))
+    large = "x " * 2_000_000
+    async with running_stack(tier, gateway={"api_key_file": keys, **HTTP}) as stack, http_client(stack) as client:
+        assert (await refusal(stack.gateway.Generate(generate(large)))).reason == "MISSING_CREDENTIALS"
+        response = await client.post(CHAT, json=chat(large))
+        assert response.status_code == 401
 
 
 async def test_a_key_for_the_model_may_use_and_see_it(tier: TokenizerTier, tmp_path: Path) -> None:

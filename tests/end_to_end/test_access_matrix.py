@@ -1,4 +1,4 @@
-"""Every RPC and route, with every kind of credential, over every kind of connection. What is not in the tables fails."""
+"""Every RPC and route, with every kind of credential, over every kind of connection. What is in no table fails."""
 
 from __future__ import annotations
 
