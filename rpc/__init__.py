@@ -2,6 +2,7 @@
 
 import os
 
-# Without this gRPC logs a line of its own, not ours to format, whenever a service starts a child process. It reads the
-# variable when it is first imported: a service that starts children imports `rpc` before `grpc`.
-os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+# grpcio logs lines of its own, not ours to format. It reads these variables when it is first imported, so each service
+# imports `rpc` before anything else.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # else one whenever a service starts a child process
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # else one for every handshake that fails: anybody could fill the log

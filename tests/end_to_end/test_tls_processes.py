@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import ssl
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -55,6 +57,21 @@ async def test_flags_are_enough(tmp_path: Path) -> None:
             who.gateway.become(new)
             assert await shown_to(context, port) == serial_number(new.certificate.read_bytes())
             assert (await client.post(CHAT, json=chat())).status_code == 200
+        for address in (at_tokenizer, at_worker):
+            await knock(who, int(address.rpartition(":")[2]))
         for process in (gateway, worker, tokenizer):
             process.signal(signal.SIGTERM)
             assert await process.exit_code() == 0
+            assert not [line for line in process.lines if "Handshake" in line or "server name" in line]  # as a log
+
+
+async def knock(who: Identities, port: int) -> None:
+    """What strangers do: no certificate, another one's name, no TLS."""
+    context = ssl.create_default_context(cafile=str(who.authority.file))
+    context.check_hostname = False
+    for tls, name in ((context, "another.name"), (None, None)):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls, server_hostname=name)
+        writer.write(b"x" * 100)
+        with suppress(ssl.SSLError, ConnectionError):
+            await reader.read()
+        writer.transport.abort()
