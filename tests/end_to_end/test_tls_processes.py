@@ -46,7 +46,7 @@ async def test_flags_are_enough(tmp_path: Path) -> None:
             GATEWAY,
             *("--tokenizer", at_tokenizer, "--worker", at_worker, "--http-port", "0"),
             *(*serving(who, who.gateway, CALLER), *calling, "--backend-ssl-ca-certs", str(who.authority.file)),
-        ) as (gateway, _),
+        ) as (gateway, at_gateway),
     ):
         port = next(json.loads(line)["port"] for line in gateway.lines if "listening for HTTP" in line)
         context = ssl.create_default_context(cafile=str(who.authority.file))
@@ -57,12 +57,17 @@ async def test_flags_are_enough(tmp_path: Path) -> None:
             who.gateway.become(new)
             assert await shown_to(context, port) == serial_number(new.certificate.read_bytes())
             assert (await client.post(CHAT, json=chat())).status_code == 200
-        for address in (at_tokenizer, at_worker):
-            await knock(who, int(address.rpartition(":")[2]))
+        heard = len(gateway.lines)
+        for one in (port, *(int(address.rpartition(":")[2]) for address in (at_tokenizer, at_worker, at_gateway))):
+            await knock(who, one)
+        async with https_client(f"https://localhost:{port}", context) as client:
+            assert (await client.post(CHAT, json=chat())).status_code == 200
         for process in (gateway, worker, tokenizer):
             process.signal(signal.SIGTERM)
             assert await process.exit_code() == 0
-            assert not [line for line in process.lines if "Handshake" in line or "server name" in line]  # as a log
+            assert not [line for line in process.lines if "andshake" in line or "server name" in line]
+        levels = {json.loads(line)["level"] for line in gateway.lines[heard:]}
+        assert levels == {"info"}  # nobody can fill the log
 
 
 async def knock(who: Identities, port: int) -> None:
