@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
         "expires": options.expires,
     }
     # Of these values JSON's notation is TOML's, too.
-    lines = [f"{name} = {json.dumps(value)}" for name, value in fields.items() if value is not None]
+    lines = [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in fields.items() if value is not None]
     print("\n".join(["[[keys]]", *lines]))
     sys.stderr.write(f"key: {key}\n")
     return 0

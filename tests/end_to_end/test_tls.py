@@ -270,3 +270,16 @@ async def test_a_gateway_that_is_refused_says_so_in_its_log(stack: TlsStack, cap
     finally:
         logger.removeHandler(tell)
     assert {record.levelname for record in caplog.records if record.getMessage() == "not watched"} == {"WARNING"}
+
+
+@pytest.mark.parametrize(("authority", "expected"), [("authority", True), ("foreign_authority", False)])
+async def test_tls_without_certificates_of_clients_verifies_the_server_all_the_same(
+    stack: TlsStack, authority: str, expected: bool
+) -> None:
+    worker = stack.who.worker
+    own = settings(ssl_certfile=worker.certificate, ssl_keyfile=worker.key)
+    async with listening(ScriptedService(), own) as server:
+        trusted = getattr(stack.who, authority).file
+        tls = client_tls(PemFiles("--backend-ssl", None, None, trusted), "")
+        async with open_channel(address(server), tls) as channel:
+            assert await answers(channel, 5.0) == expected
