@@ -31,7 +31,9 @@ GRPC = {"grpc", "google", "grpc_health", "grpc_reflection"}
 MAY_IMPORT = {
     "tokenmill": {"grpc", "google"},
     "rpc": GRPC | {"tokenmill", "uvloop"},
-    "gateway": GRPC | {"tokenmill", "rpc", "tokenizers", "dns", "pydantic", "pydantic_core", "starlette", "uvicorn"},
+    "gateway": GRPC
+    | {"tokenmill", "rpc", "tokenizers", "dns", "pydantic", "pydantic_core", "starlette", "uvicorn"}
+    | {"prometheus_client"},
     "tokenizer_service": GRPC | {"tokenmill", "rpc", "tokenizers", "transformers", "jinja2"},
     "model_worker": GRPC
     | {"tokenmill", "rpc", "torch", "transformers", "accelerate", "bitsandbytes", "safetensors", "numpy"},
