@@ -21,7 +21,6 @@ from gateway.http.app import make_app
 from gateway.http.call import HttpCalls
 from gateway.http.openai.api import OpenAiApi
 from gateway.http.page import Page
-from gateway.http.server import HttpServer
 from gateway.inference import Callers, Inference
 from gateway.metrics import GatewayMetrics
 from gateway.pipeline import Pipeline
@@ -31,7 +30,9 @@ from gateway.tenants import TenantSettingError, check_key, weights_from
 from gateway.tokenizer_client import UNUSABLE_TOKENIZER, TokenizerClient
 from rpc import log
 from rpc.errors import ServiceError
-from rpc.lifecycle import StartError, Surroundings
+from rpc.http_server import HttpServer
+from rpc.lifecycle import Surroundings
+from rpc.start_error import StartError
 from tokenmill.v1 import gateway_pb2, gateway_pb2_grpc
 
 LOGGER = logging.getLogger("tokenmill.gateway")
@@ -66,13 +67,14 @@ class GatewayService:
         gateway_pb2_grpc.add_InferenceServiceServicer_to_server(servicer, server)
 
     async def listen(self, surroundings: Surroundings) -> None:
-        """Open the HTTP port, if there is to be one. Errors: StartError."""
+        """Tell of itself, and open the HTTP port, if there is to be one. Errors: StartError."""
+        surroundings.registry.register(self._metrics)
         if self._settings.http_port is None:
             return
         calls = HttpCalls(surroundings.running, self._settings.max_deadline_seconds)
         api = OpenAiApi(self._inference, self._callers)
         page = Page(self._workers.states, surroundings.port) if self._settings.page else None
-        app = make_app(calls, api, page, self._metrics, lambda: surroundings.health.is_ready)
+        app = make_app(calls, api, page, surroundings.registry, lambda: surroundings.health.is_ready)
         http = HttpServer(app, self._settings.host, self._settings.http_port)
         await http.listen()
         self.http = http

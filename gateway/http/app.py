@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib.metadata import version
 
+from prometheus_client import CollectorRegistry
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
@@ -14,11 +15,11 @@ from gateway.http.messages import Answer, Events, Handler, HttpRequest, json_ans
 from gateway.http.openai.api import OpenAiApi
 from gateway.http.openapi import document
 from gateway.http.page import Page, file_answer
-from gateway.metrics import TEXT_TYPE, GatewayMetrics
+from rpc.metrics import TEXT_TYPE, text_of
 
 
 def make_app(
-    calls: HttpCalls, api: OpenAiApi, page: Page | None, metrics: GatewayMetrics, is_ready: Callable[[], bool]
+    calls: HttpCalls, api: OpenAiApi, page: Page | None, registry: CollectorRegistry, is_ready: Callable[[], bool]
 ) -> ASGIApp:
     """An ASGI application; `is_ready` says whether requests are welcome."""
 
@@ -36,7 +37,7 @@ def make_app(
     ]
 
     async def tell_metrics(_request: HttpRequest) -> Answer:
-        return Answer(metrics.text(), media_type=TEXT_TYPE)
+        return Answer(text_of(registry), media_type=TEXT_TYPE)
 
     described, docs = json_answer(document()), file_answer("docs.html")
 

@@ -1,4 +1,4 @@
-"""The gateway's HTTP port: uvicorn on our own event loop, which lives and ends with the service."""
+"""An HTTP port of a service: uvicorn on our own event loop, which lives and ends with the service."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 import uvicorn
 from starlette.types import ASGIApp
 
-from rpc.lifecycle import StartError
+from rpc.start_error import StartError
 from rpc.transport import join_address
 
 MAX_HEADER_BYTES = 64 * 1024
