@@ -7,35 +7,24 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Histogram,
-    ProcessCollector,
-    disable_created_metrics,
-    generate_latest,
-)
+from prometheus_client import Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
 from gateway.deadline import Deadline
 from gateway.fleet.worker_state import WorkerState
 from gateway.generation import Event, Generation, OutputDelta, OutputFailed, OutputFinished, TotalUsage
 from rpc.errors import ServiceError
+from rpc.metrics import Metrics
 
-TEXT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 FIRST_TOKEN_SECONDS = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.25, 2.5, 5, 10, 20, 40, 80)
 TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.25, 2.5)
 REQUEST_SECONDS = (0.01, 0.04, 0.16, 0.64, 1.25, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
 UNKNOWN_MODEL = ""  # of a request that got no further than its model's name
 FAILED = "ERROR"
-
-# Times of creation would be samples of their own, which nobody asks for.
-disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class Admission(Protocol):
@@ -84,8 +73,8 @@ class Tokenizers(Protocol):
         ...
 
 
-class GatewayMetrics:
-    """Owns the registry; event loop only."""
+class GatewayMetrics(Metrics):
+    """The requests of one gateway; event loop only."""
 
     def __init__(
         self,
@@ -95,51 +84,55 @@ class GatewayMetrics:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
-        self._registry = registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
-        registry.register(_Now(admission, workers, tokenizers))
         model = ("model_name",)
         self._requests = Counter(
-            "tokenmill_requests", "Requests that have ended, by status code.", (*model, "code"), registry=registry
+            "tokenmill_requests", "Requests that have ended, by status code.", (*model, "code"), registry=None
         )
         self._outputs = Counter(
-            "tokenmill_outputs", "Outputs that have ended, by reason.", (*model, "finish_reason"), registry=registry
+            "tokenmill_outputs", "Outputs that have ended, by reason.", (*model, "finish_reason"), registry=None
         )
         self._prompt_tokens = Counter(
-            "tokenmill_prompt_tokens", "Tokens of prompts whose outputs have ended.", model, registry=registry
+            "tokenmill_prompt_tokens", "Tokens of prompts whose outputs have ended.", model, registry=None
         )
         self._cached_tokens = Counter(
             "tokenmill_cached_prompt_tokens",
             "Those of them that a worker had computed before.",
             model,
-            registry=registry,
+            registry=None,
         )
-        self._completion_tokens = Counter("tokenmill_completion_tokens", "Tokens generated.", model, registry=registry)
+        self._completion_tokens = Counter("tokenmill_completion_tokens", "Tokens generated.", model, registry=None)
         self._first_token = Histogram(
             "tokenmill_time_to_first_token_seconds",
             "From a request's arrival to the first of its outputs.",
             model,
-            registry=registry,
+            registry=None,
             buckets=FIRST_TOKEN_SECONDS,
         )
         self._each_token = Histogram(
             "tokenmill_time_per_output_token_seconds",
             "Of an output that has ended, after its first token.",
             model,
-            registry=registry,
+            registry=None,
             buckets=TOKEN_SECONDS,
         )
         self._request = Histogram(
             "tokenmill_request_seconds",
             "From a request's arrival to its end, if it ended well.",
             model,
-            registry=registry,
+            registry=None,
             buckets=REQUEST_SECONDS,
         )
-
-    def text(self) -> bytes:
-        """Everything in Prometheus' text format 0.0.4."""
-        return generate_latest(self._registry)
+        super().__init__(
+            _Now(admission, workers, tokenizers),
+            self._requests,
+            self._outputs,
+            self._prompt_tokens,
+            self._cached_tokens,
+            self._completion_tokens,
+            self._first_token,
+            self._each_token,
+            self._request,
+        )
 
     @contextmanager
     def request(self, generation: Generation, total: TotalUsage, deadline: Deadline) -> Iterator[RequestMetrics]:
@@ -206,17 +199,13 @@ class RequestMetrics:
             self._metrics.ended(self, event)
 
 
-class _Now(Collector):
+class _Now(Metrics):
     """What there is at the moment."""
 
     def __init__(self, admission: Admission, workers: Workers, tokenizers: Tokenizers) -> None:
         self._admission = admission
         self._workers = workers
         self._tokenizers = tokenizers
-
-    def describe(self) -> Iterable[Metric]:
-        """Nothing in advance."""
-        return ()
 
     def collect(self) -> Iterator[Metric]:
         """All of it."""

@@ -21,10 +21,8 @@ from gateway.fleet.tokenizer_pool import TokenizerPool
 from gateway.fleet.worker_pool import WorkerPool
 from gateway.http.app import Shown, for_strangers, make_app
 from gateway.http.call import HttpCalls
-from gateway.http.connection import ConnectionRules
 from gateway.http.openai.api import OpenAiApi
 from gateway.http.page import Page
-from gateway.http.server import HEADER_SECONDS, HttpServer
 from gateway.inference import Callers, Inference
 from gateway.metrics import GatewayMetrics
 from gateway.pipeline import Pipeline
@@ -34,8 +32,11 @@ from gateway.tenants import TenantSettingError, check_key, weights_from
 from gateway.tokenizer_client import UNUSABLE_TOKENIZER, TokenizerClient
 from rpc import log
 from rpc.errors import ServiceError
-from rpc.lifecycle import StartError, Surroundings
+from rpc.http_connection import HEADER_SECONDS, ConnectionRules
+from rpc.http_server import HttpServer
+from rpc.lifecycle import Surroundings
 from rpc.reloaded import RefusedContentError
+from rpc.start_error import StartError
 from rpc.tls.client import ClientTls, client_tls
 from rpc.tls.pem import PemFiles
 from tokenmill.v1 import gateway_pb2, gateway_pb2_grpc
@@ -79,7 +80,8 @@ class GatewayService:
         self._callers.access.check(metadata)
 
     async def listen(self, surroundings: Surroundings) -> None:
-        """Open the HTTP port, if there is to be one. Errors: StartError."""
+        """Tell of itself, and open the HTTP port, if there is to be one. Errors: StartError."""
+        surroundings.registry.register(self._metrics)
         http_port = self._settings.http_port
         if http_port is None:
             return
@@ -87,7 +89,7 @@ class GatewayService:
         calls = HttpCalls(surroundings.running, settings.max_deadline_seconds, self.check_caller)
         api = OpenAiApi(self._inference, self._callers)
         page = Page(self._workers.states, surroundings.port) if settings.page else None
-        shown = Shown(lambda: surroundings.health.is_ready, self._metrics, page)
+        shown = Shown(lambda: surroundings.health.is_ready, surroundings.registry, page)
         app = make_app(calls, api, self._callers, shown)
         rules = ConnectionRules(
             settings.http_max_connections, HEADER_SECONDS, tls.peers if tls else None, for_strangers(app, calls)

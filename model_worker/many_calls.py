@@ -15,7 +15,7 @@ from model_worker.batching.row_events import RowEvent
 from model_worker.messages import event_messages, named_errors
 from model_worker.rows_of_call import Generating, RowsOfCall
 from rpc import log
-from rpc.call import log_end
+from rpc.call import note_end
 from rpc.call_record import REQUEST_ID_KEY, CallRecord, request_id_from
 from rpc.errors import ServiceError, deadline_exceeded, internal, invalid_field
 from rpc.running_calls import RunningCall, RunningCalls
@@ -217,7 +217,8 @@ class _OneCall:
             self._rows.cancel()
             self._record.counts.update(self._rows.counts)
         reasons = {"reason": reason} if reason else {}
-        log_end(self._record, time.monotonic() - self._began, code, fields=reasons)
+        seconds = time.monotonic() - self._began
+        note_end(self._running.metrics, self._record, seconds, code, fields=reasons)
 
     def leave(self) -> None:
         """Count no more as running."""

@@ -21,6 +21,7 @@ from google.protobuf.message import DecodeError
 from rpc import log
 from rpc.call_record import CURRENT, REQUEST_ID_KEY, CallRecord
 from rpc.errors import ServiceError, internal, malformed_message, response_too_large
+from rpc.metrics import CallMetrics
 from rpc.running_calls import RunningCall, RunningCalls
 from rpc.status import details_metadata
 from rpc.tls.peers import AcceptedPeers
@@ -125,14 +126,22 @@ class Call:
         await context.abort(error.code, error.message, (self.request_id, details_metadata(error)))
 
     def log(self, code: str, **fields: str) -> None:
-        """Write the call's one log line."""
-        log_end(self.record, time.monotonic() - self.started, code, is_quiet=self.is_quiet, fields=fields)
+        """Count the call, and write its one log line."""
+        seconds = time.monotonic() - self.started
+        note_end(self.running.metrics, self.record, seconds, code, is_quiet=self.is_quiet, fields=fields)
 
 
-def log_end(
-    record: CallRecord, seconds: float, code: str, *, fields: Mapping[str, str], is_quiet: bool = False
+def note_end(
+    metrics: CallMetrics,
+    record: CallRecord,
+    seconds: float,
+    code: str,
+    *,
+    fields: Mapping[str, str],
+    is_quiet: bool = False,
 ) -> None:
-    """Write the log line of a call that has ended with `code` after so many seconds."""
+    """Count a call that has ended with `code` after so many seconds, and write its log line."""
+    metrics.end(record.method, code, seconds)
     log.event(
         LOGGER,
         logging.DEBUG if is_quiet else logging.INFO,

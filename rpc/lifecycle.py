@@ -21,13 +21,19 @@ import grpc
 import uvloop
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from prometheus_client import CollectorRegistry
 
 from rpc import log
 from rpc.health import LIVENESS, Health
+from rpc.http_connection import HEADER_SECONDS, ConnectionRules
+from rpc.http_server import HttpServer
 from rpc.interceptor import CallInterceptor, Metadata
+from rpc.metrics import LoopMetrics, make_registry
+from rpc.metrics_port import MAX_CONNECTIONS, MetricsApp
 from rpc.reloaded import RefusedContentError
 from rpc.running_calls import CLEAN_UP_SECONDS, RunningCalls
 from rpc.settings import ServiceSettings
+from rpc.start_error import StartError
 from rpc.tls.server import ServerTls, server_tls
 from rpc.transport import join_address, make_server, open_channel
 
@@ -39,10 +45,6 @@ OWN_HOST = "127.0.0.1"
 TAKE_IN_SECONDS = 5.0  # the longest that a shutdown waits for its own event loop to take what has come in
 
 
-class StartError(Exception):
-    """The service cannot start; the message is one clear line (a taken port, an incomplete model folder)."""
-
-
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What a service that answers on a port of its own shares with the gRPC server."""
@@ -50,6 +52,7 @@ class Surroundings:
     running: RunningCalls  # where its calls are counted, for the shutdown to wait for
     health: Health
     port: int  # that gRPC listens on
+    registry: CollectorRegistry  # for its metrics
     tls: ServerTls | None = None  # for its port, too
 
 
@@ -108,6 +111,10 @@ class Server:
         self._stop = asyncio.Event()
         self._tls = _identity(settings)
         self._interceptor = CallInterceptor(service.check_caller, self._tls.peers if self._tls else None)
+        self._loop_metrics = LoopMetrics()
+        self.registry = make_registry(self._loop_metrics, self._interceptor.running.metrics)
+        self.metrics_port: HttpServer | None = None
+        self._watching: asyncio.Task[None] | None = None  # the event loop
         self._grpc = make_server(self._interceptor)
 
     async def run(self) -> int:
@@ -138,7 +145,9 @@ class Server:
         except RuntimeError as error:  # lost the race for the port
             raise StartError(f"cannot listen on {address}") from error
         await self.service.listen(self._surroundings())
+        await self._open_metrics_port()
         await self._grpc.start()
+        self._watching = asyncio.create_task(self._loop_metrics.watch())
         self.health.set_live()
         self.listening.set()
         log.event(LOGGER, logging.INFO, "listening", service=self.service.full_name, port=self.port)
@@ -192,7 +201,21 @@ class Server:
         ended = await self._interceptor.running.finish(grace)
         await stopped
         await self.service.close()
+        if self.metrics_port is not None:
+            await self.metrics_port.close()
+        if self._watching is not None:
+            self._watching.cancel()
         log.event(LOGGER, logging.INFO, "stopped", ended_calls=ended)
+
+    async def _open_metrics_port(self) -> None:
+        """Errors: StartError."""
+        if self.settings.metrics_port is None:
+            return
+        app = MetricsApp(self.registry, self.health)
+        rules = ConnectionRules(MAX_CONNECTIONS, HEADER_SECONDS, peers=None, stranger_app=app)
+        self.metrics_port = HttpServer(app, self.settings.host, self.settings.metrics_port, rules)
+        await self.metrics_port.listen()
+        log.event(LOGGER, logging.INFO, "listening for metrics", port=self.metrics_port.port)
 
     async def _take_in(self) -> None:
         """Return once every call that has come in by now is being handled.
@@ -210,7 +233,7 @@ class Server:
                 await health.Check(request, timeout=TAKE_IN_SECONDS)
 
     def _surroundings(self) -> Surroundings:
-        return Surroundings(self._interceptor.running, self.health, self.port, self._tls)
+        return Surroundings(self._interceptor.running, self.health, self.port, self.registry, self._tls)
 
 
 def _identity(settings: ServiceSettings) -> ServerTls | None:

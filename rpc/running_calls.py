@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 from rpc.errors import ServiceError, unavailable
+from rpc.metrics import CallMetrics
 
 # How long a cancelled handler may take to clean up.
 CLEAN_UP_SECONDS = 5.0
@@ -27,6 +28,7 @@ class RunningCall:
 class RunningCalls:
     """Owned by the event loop."""
 
+    metrics: CallMetrics = field(default_factory=CallMetrics)  # of those that have ended
     _calls: set[RunningCall] = field(default_factory=set)
 
     @contextmanager

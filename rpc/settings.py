@@ -62,6 +62,12 @@ class ServiceSettings:
         at_least=0,
         at_most=86400,
     )
+    metrics_port: int | None = option(
+        "port for Prometheus and for probes over HTTP (/metrics, /health, /ready); 0 picks a free one",
+        None,
+        at_least=0,
+        at_most=65535,
+    )
     reflection: bool = option("answer gRPC server reflection", True)
     ssl_certfile: Path | None = option(
         "certificate chain in PEM: TLS on every port; read again when it has changed, as are the next two", None

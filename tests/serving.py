@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from rpc.lifecycle import Service
+    from rpc.metrics import CallMetrics
     from rpc.running_calls import RunningCall
     from rpc.settings import ServiceSettings
 
@@ -39,8 +40,8 @@ async def ready(service: Service, settings: ServiceSettings) -> AsyncIterator[Ru
 class ObservedCalls(RunningCalls):
     """The RPCs of a server, for tests that wait until so many run."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, metrics: CallMetrics) -> None:
+        super().__init__(metrics)
         self._changed = asyncio.Event()
         self.begun = 0  # calls that do work
 
@@ -70,7 +71,7 @@ class RunningServer(Server):
 
     def __init__(self, service: Service, settings: ServiceSettings) -> None:
         super().__init__(service, settings)
-        self.calls = self._interceptor.running = ObservedCalls()
+        self.calls = self._interceptor.running = ObservedCalls(self._interceptor.running.metrics)
         self.life = asyncio.create_task(self.run())
 
 

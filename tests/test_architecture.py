@@ -30,9 +30,9 @@ GRPC = {"grpc", "google", "grpc_health", "grpc_reflection"}
 # tests/ and benchmarks/ are not in the tables: they may import everything, and nothing imports them.
 MAY_IMPORT = {
     "tokenmill": {"grpc", "google"},
-    "rpc": GRPC | {"tokenmill", "uvloop"},
+    "rpc": GRPC | {"tokenmill", "uvloop", "prometheus_client", "uvicorn", "h11"},
     "gateway": GRPC
-    | {"tokenmill", "rpc", "tokenizers", "dns", "pydantic", "pydantic_core", "starlette", "uvicorn", "h11", "jwt"}
+    | {"tokenmill", "rpc", "tokenizers", "dns", "pydantic", "pydantic_core", "starlette", "jwt"}
     | {"prometheus_client"},
     "tokenizer_service": GRPC | {"tokenmill", "rpc", "tokenizers", "transformers", "jinja2"},
     "model_worker": GRPC
@@ -69,7 +69,7 @@ ONLY_IN = [
             "http.openai.responses_body",
         },
     ),
-    OnlyIn("gateway", {"pydantic", "pydantic_core", "starlette", "uvicorn", "h11"}, {"http"}),
+    OnlyIn("gateway", {"pydantic", "pydantic_core", "starlette"}, {"http"}),
     OnlyIn("gateway", {"jwt"}, {"access"}),
     OnlyIn("tokenizer_service", WIRE, {"server", "servicer", "messages", "json_values", "encode_response"}),
     OnlyIn("model_worker", WIRE, {"server", "servicer", "messages", "row_requests", "rows_of_call", "many_calls"}),

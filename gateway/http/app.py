@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 
+from prometheus_client import CollectorRegistry
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -16,8 +17,8 @@ from gateway.http.openai.api import OpenAiApi
 from gateway.http.openapi import document
 from gateway.http.page import Page, file_answer
 from gateway.inference import Callers
-from gateway.metrics import TEXT_TYPE, GatewayMetrics
 from rpc.errors import client_not_accepted
+from rpc.metrics import TEXT_TYPE, text_of
 
 # Open to everybody: probes carry no credential, and neither does a browser that opens the page, which is a file without
 # secrets. Whatever is not named here needs one, paths that do not exist included.
@@ -31,7 +32,7 @@ class Shown:
     """What the paths beside the API show."""
 
     is_ready: Callable[[], bool]  # whether requests are welcome
-    metrics: GatewayMetrics
+    registry: CollectorRegistry  # of metrics
     page: Page | None
 
 
@@ -77,7 +78,7 @@ def _shown(callers: Callers, shown: Shown) -> list[tuple[str, str, Handler]]:
 
     async def metrics(request: HttpRequest) -> Answer:
         callers.check_sees_all(request.headers)
-        return Answer(shown.metrics.text(), media_type=TEXT_TYPE)
+        return Answer(text_of(shown.registry), media_type=TEXT_TYPE)
 
     async def openapi(_request: HttpRequest) -> Answer:
         return described

@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from gateway.http.errors import body_of, body_too_large, body_too_slow, headers_of, status_of
 from gateway.http.messages import Answer, Events, Handler, HttpRequest, dumped, event
 from rpc import log
-from rpc.call import log_end
+from rpc.call import note_end
 from rpc.call_record import CURRENT, REQUEST_ID_KEY, CallRecord, request_id_from
 from rpc.errors import ServiceError, deadline_exceeded, internal
 from rpc.running_calls import RunningCall, RunningCalls
@@ -189,4 +189,6 @@ class _HttpCall:
             await self._write(b"")
 
     def _log(self, code: str, **fields: str) -> None:
-        log_end(self._record, time.monotonic() - self._began, code, is_quiet=self._handled.is_quiet, fields=fields)
+        seconds = time.monotonic() - self._began
+        metrics = self._calls.running.metrics
+        note_end(metrics, self._record, seconds, code, is_quiet=self._handled.is_quiet, fields=fields)

@@ -10,8 +10,9 @@ from typing import Literal
 
 import grpc
 
-from rpc.lifecycle import StartError, Surroundings, run
+from rpc.lifecycle import Surroundings, run
 from rpc.settings import ServiceSettings, from_command_line, option
+from rpc.start_error import StartError
 
 Behaviour = Literal["normal", "fails-to-load", "never-ready", "dies-when-ready", "ignores-sigterm"]
 

@@ -12,7 +12,7 @@ import pytest
 from gateway.server import GatewayService
 from gateway.settings import GatewaySettings
 from model_worker.engines.fake_faults import Gate
-from rpc.lifecycle import StartError
+from rpc.start_error import StartError
 from tests.end_to_end.http import CHAT, HTTP, chat, http_client
 from tests.end_to_end.stack import TokenizerTier, gated_stack, reached
 from tests.serving import listening

@@ -17,7 +17,8 @@ from model_worker.engines.fake_faults import Gate, raise_at
 from model_worker.server import WorkerService
 from model_worker.settings import WorkerSettings
 from rpc.health import NOT_SERVING, READINESS, SERVING
-from rpc.lifecycle import EXIT_FAILED, StartError
+from rpc.lifecycle import EXIT_FAILED
+from rpc.start_error import StartError
 from tests.end_to_end.heard import refusal
 from tests.end_to_end.requests import Stopping, generate, generate_tokens
 from tests.end_to_end.stack import NAME, address, gated_stack, open_channel, readiness, running_stack

@@ -15,7 +15,7 @@ from gateway.settings import GatewaySettings
 from model_worker.engines.fake_engine import FakeEngine
 from model_worker.server import WorkerService
 from model_worker.settings import WorkerSettings
-from rpc.lifecycle import StartError
+from rpc.start_error import StartError
 from tests.end_to_end.heard import hear, refusal
 from tests.end_to_end.requests import Stopping, chat, generate, generate_tokens, message
 from tests.end_to_end.stack import NAME, address, open_channel

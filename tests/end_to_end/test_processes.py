@@ -16,7 +16,7 @@ from model_worker.loading.load_errors import LoadError
 from model_worker.server import WorkerService
 from model_worker.settings import WorkerSettings
 from rpc.health import NOT_SERVING, READINESS, SERVING
-from rpc.lifecycle import StartError
+from rpc.start_error import StartError
 from tests.end_to_end.heard import Heard, refusal
 from tests.end_to_end.requests import FinishReason, Stopping, chat, message
 from tests.end_to_end.stack import NAME, address

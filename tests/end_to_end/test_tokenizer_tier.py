@@ -12,7 +12,7 @@ import pytest
 from gateway.server import GatewayService
 from gateway.settings import GatewaySettings
 from model_worker.engines.fake_faults import Gate
-from rpc.lifecycle import StartError
+from rpc.start_error import StartError
 from tests.end_to_end.heard import hear, refusal
 from tests.end_to_end.requests import Stopping, chat, generate, generate_tokens, message
 from tests.end_to_end.stack import NAME, address, gated_stack, reached, running_stack

@@ -25,6 +25,7 @@ from gateway.generation import (
 )
 from gateway.metrics import GatewayMetrics
 from rpc.errors import internal, unavailable
+from rpc.metrics import make_registry, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -61,7 +62,7 @@ def samples(metrics: GatewayMetrics) -> Mapping[tuple[str, ...], float]:
     """By name and the values of labels, which the text sorts by their names."""
     return {
         (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
-        for family in text_string_to_metric_families(metrics.text().decode())
+        for family in text_string_to_metric_families(text_of(make_registry(metrics)).decode())
         for sample in family.samples
     }
 

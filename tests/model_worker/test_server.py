@@ -17,7 +17,7 @@ from model_worker.sequence import RowParams
 from model_worker.server import WorkerService
 from model_worker.servicer import WorkerServicer
 from model_worker.settings import WorkerSettings
-from rpc.lifecycle import StartError
+from rpc.start_error import StartError
 from tests.model_worker.generation_support import hear, ids_of
 from tests.serving import listening, ready
 from tests.tokenizers_for_tests import byte_level_tokenizer

@@ -8,8 +8,9 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Literal
 
-from rpc.lifecycle import StartError, run
+from rpc.lifecycle import run
 from rpc.settings import ServiceSettings, from_command_line, option
+from rpc.start_error import StartError
 from tests.rpc.scripted_service import ScriptedService
 from tokenmill.v1 import worker_pb2
 

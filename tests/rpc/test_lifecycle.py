@@ -13,7 +13,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from rpc.health import NOT_SERVING, SERVING
-from rpc.lifecycle import EXIT_FAILED, EXIT_OK, Server, StartError
+from rpc.lifecycle import EXIT_FAILED, EXIT_OK, Server
+from rpc.start_error import StartError
 from rpc.status import from_rpc_error
 from tests.processes import process
 from tests.rpc.scripted_service import ScriptedService, connected, settings

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import h11
-from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from rpc.errors import ServiceError
 from rpc.tls.peers import AcceptedPeers
 
+AsgiApp: TypeAlias = Callable[[Any, Any, Any], Awaitable[None]]
+HEADER_SECONDS = 20.0  # a request's head is one packet or a few; who needs longer holds a connection for nothing
 _FULL = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 _TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
@@ -24,7 +26,7 @@ class ConnectionRules:
     max_connections: int  # each costs memory and a file descriptor; those beyond are told so and closed
     header_seconds: float  # that a head, or the rest of a body that was refused, may take to arrive
     peers: AcceptedPeers | None  # who is let in by TLS; None: no TLS
-    stranger_app: ASGIApp  # what others are answered by
+    stranger_app: AsgiApp  # what others are answered by
 
 
 class Connection(H11Protocol):

@@ -1,4 +1,4 @@
-"""The gateway's HTTP port: uvicorn on our own event loop, which lives and ends with the service."""
+"""An HTTP port of a service: uvicorn on our own event loop, which lives and ends with the service."""
 
 from __future__ import annotations
 
@@ -9,17 +9,15 @@ from contextlib import contextmanager, suppress
 from functools import partial
 
 import uvicorn
-from starlette.types import ASGIApp
 
-from gateway.http.connection import Connection, ConnectionRules
-from rpc.lifecycle import StartError
+from rpc.http_connection import AsgiApp, Connection, ConnectionRules
+from rpc.start_error import StartError
 from rpc.tls.server import ServerTls
 from rpc.transport import join_address
 
 MAX_HEADER_BYTES = 64 * 1024
 BACKLOG = 2048
 KEEP_ALIVE_SECONDS = 75
-HEADER_SECONDS = 20.0  # a request's head is one packet or a few; who needs longer holds a connection for nothing
 CLOSE_SECONDS = 5.0  # that connections have to close in, once no call runs any more
 
 
@@ -27,7 +25,7 @@ class HttpServer:
     """Owns the listening socket and the connections."""
 
     def __init__(
-        self, app: ASGIApp, host: str, port: int, rules: ConnectionRules, tls: ServerTls | None = None
+        self, app: AsgiApp, host: str, port: int, rules: ConnectionRules, tls: ServerTls | None = None
     ) -> None:
         self._app = app
         self._rules = rules
