@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from model_worker.batching.generation_loop import GenerationLoop
 from model_worker.batching.row_events import FailedEvent, FinishedEvent, RowEvent
 from model_worker.messages import named_errors, row_error
+from model_worker.metrics import WorkerMetrics
 from model_worker.row_requests import ServedModel, rows_from
 from rpc.errors import ServiceError
 from tokenmill.v1 import worker_pb2
@@ -20,6 +21,7 @@ class Generating:
     loop: GenerationLoop
     model: ServedModel
     description: worker_pb2.GetWorkerResponse
+    metrics: WorkerMetrics
 
 
 class RowsOfCall:
@@ -31,11 +33,14 @@ class RowsOfCall:
         self._loop = generating.loop
         with named_errors():
             self.stream = self._loop.submit(rows)
+        self._metrics = generating.metrics
+        self._metrics.ship(start.tokens.rows * start.tokens.width, sum(len(ids) for ids, _ in rows))
         self._is_single = len(rows) == 1
         self.counts = dict.fromkeys(("prompt_tokens", "completion_tokens"), 0)  # of the rows that have ended
 
     def told(self, events: Sequence[RowEvent]) -> tuple[Sequence[RowEvent], ServiceError | None]:
         """Count `events`, and what of them to say as an event: the failure of a single row is the call's."""
+        self._metrics.hear(events)
         for event in events:
             if isinstance(event, FinishedEvent):
                 self.counts["prompt_tokens"] += event.usage.prompt_tokens

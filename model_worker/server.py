@@ -23,6 +23,7 @@ from model_worker.engines.choice import load_engine
 from model_worker.loading.load_errors import LoadError
 from model_worker.loading.load_progress import LoadProgress, ProgressDisplay
 from model_worker.messages import defaults_message
+from model_worker.metrics import WorkerMetrics
 from model_worker.row_requests import ServedModel
 from model_worker.rows_of_call import Generating
 from model_worker.sequence import RowParams
@@ -51,6 +52,7 @@ class WorkerService:
         self._display = ProgressDisplay()
         self._broken: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._generation: GenerationLoop | None = None
+        self._metrics = WorkerMetrics(settings.model_name)
         instance_id = uuid.uuid4().hex
         self._servicer = WorkerServicer(
             worker_pb2.GetWorkerResponse(
@@ -69,7 +71,8 @@ class WorkerService:
         """Everybody who can call may: it is the gateway that knows callers."""
 
     async def listen(self, surroundings: Surroundings) -> None:
-        """It has no port of its own."""
+        """Tell of itself; it has no port of its own."""
+        surroundings.registry.register(self._metrics)
 
     async def start(self) -> None:
         """Load the engine, start generating, and generate one token. Errors: StartError."""
@@ -89,10 +92,11 @@ class WorkerService:
             on_broken=self._on_broken,
         )
         self._generation.start(asyncio.get_running_loop())
+        self._metrics.follow(self._generation.snapshot)
         await self._warm_up(self._generation)
         defaults = defaults_message(engine.spec.defaults)
         model = ServedModel(self._settings.model_name, fingerprint, engine.spec, defaults, self._settings.seed)
-        self._servicer.generating = Generating(self._generation, model, self._description(model, limits))
+        self._servicer.generating = Generating(self._generation, model, self._description(model, limits), self._metrics)
         self._show(LoadProgress("ready", 1.0))  # last: whoever hears it finds the description complete
 
     async def wait_broken(self) -> str:

@@ -34,8 +34,9 @@ MAY_IMPORT = {
     "gateway": GRPC
     | {"tokenmill", "rpc", "tokenizers", "dns", "pydantic", "pydantic_core", "starlette", "jwt"}
     | {"prometheus_client"},
-    "tokenizer_service": GRPC | {"tokenmill", "rpc", "tokenizers", "transformers", "jinja2"},
+    "tokenizer_service": GRPC | {"prometheus_client"} | {"tokenmill", "rpc", "tokenizers", "transformers", "jinja2"},
     "model_worker": GRPC
+    | {"prometheus_client"}
     | {"tokenmill", "rpc", "torch", "transformers", "accelerate", "bitsandbytes", "safetensors", "numpy"},
     "cli": GRPC | {"tokenmill", "tokenmill_client", "torch", "transformers", "safetensors", "gguf"},
     "tokenmill_client": {"grpc", "google", "tokenmill"},

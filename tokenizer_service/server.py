@@ -19,6 +19,7 @@ from tokenizer_service.decoder import Decoder
 from tokenizer_service.encoder import EncodeOptions, Encoder
 from tokenizer_service.errors import NoChatTemplate, TemplateError, TokenizerFolderError
 from tokenizer_service.loaded_tokenizer import load_tokenizer
+from tokenizer_service.metrics import TokenizerMetrics
 from tokenizer_service.served_tokenizers import ServedTokenizer, ServedTokenizers
 from tokenizer_service.servicer import TokenizerServicer
 from tokenizer_service.settings import TokenizerSettings
@@ -37,7 +38,8 @@ class TokenizerService:
         threads = settings.threads or granted_cores()
         self._settings = settings
         self._pool = WorkPool(threads, max_waiting=settings.max_queue)
-        self._servicer = TokenizerServicer(self._pool)
+        self._metrics = TokenizerMetrics(self._pool)
+        self._servicer = TokenizerServicer(self._pool, self._metrics)
         limits = RenderLimits.for_chats_of(settings.max_input_bytes, seconds=settings.template_seconds)
         self._renderer = TemplateRenderer(limits, processes=threads, max_waiting=settings.max_queue)
 
@@ -49,7 +51,8 @@ class TokenizerService:
         """Everybody who can call may: it is the gateway that knows callers."""
 
     async def listen(self, surroundings: Surroundings) -> None:
-        """It has no port of its own."""
+        """Tell of itself; it has no port of its own."""
+        surroundings.registry.register(self._metrics)
 
     async def start(self) -> None:
         """Load every model and warm it up. Errors: StartError."""

@@ -13,6 +13,7 @@ from rpc.errors import invalid_field, unavailable
 from tokenizer_service.encode_response import encode_response
 from tokenizer_service.encoder import EncodedRow
 from tokenizer_service.messages import chat_from, check_chat_size, named_errors, options_from
+from tokenizer_service.metrics import TokenizerMetrics
 from tokenizer_service.served_tokenizers import ServedTokenizer, ServedTokenizers
 from tokenizer_service.work_pool import WorkPool
 from tokenmill.v1 import tokenizer_pb2, tokenizer_pb2_grpc
@@ -27,7 +28,8 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class TokenizerServicer(tokenizer_pb2_grpc.TokenizerServiceServicer):
     """Answers once `tokenizers` is set; UNAVAILABLE before."""
 
-    def __init__(self, pool: WorkPool) -> None:
+    def __init__(self, pool: WorkPool, metrics: TokenizerMetrics) -> None:
+        self._metrics = metrics
         self._pool = pool  # whatever takes longer with larger messages is done there
         self.tokenizers: ServedTokenizers | None = None
 
@@ -41,6 +43,7 @@ class TokenizerServicer(tokenizer_pb2_grpc.TokenizerServiceServicer):
             rows = await self._rows(served, request)
             tokens = sum(len(row.ids) for row in rows)
             count_tokens(prompt_tokens=tokens)
+            self._metrics.encode(served.name, tokens)
             return await self._pool.run_if_large(tokens, lambda: encode_response(served, rows, request))
 
     async def Decode(self, request: tokenizer_pb2.DecodeRequest, context: Context) -> tokenizer_pb2.DecodeResponse:

@@ -25,6 +25,11 @@ class WorkPool:
         self._waiting = 0
         self._max_waiting = max_waiting
 
+    @property
+    def waiting(self) -> int:
+        """How much waits for a thread."""
+        return self._waiting
+
     async def run(self, work: Callable[[], _Result]) -> _Result:
         """Return what `work` returns. Errors: EncodeQueueFull, and those of `work`."""
         if self._free.locked() and self._waiting >= self._max_waiting:

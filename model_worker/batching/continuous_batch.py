@@ -48,7 +48,7 @@ class ContinuousBatch:
         self._roster = Roster()
         self._rate = SmoothedRate()
         self._arrivals = 0
-        self._steps = 0
+        self._steps = self._step_tokens = self._preempted = 0
         self._step_started_at: float | None = None
         self.ended_rows = 0  # since the start; other threads may read it
         self.touched: set[TokenStream] = set()
@@ -72,6 +72,8 @@ class ContinuousBatch:
             self._rate.per_second if self._roster else 0.0,
             self._steps,
             self._step_started_at,
+            self._step_tokens,
+            self._preempted,
         )
 
     def add(
@@ -159,10 +161,12 @@ class ContinuousBatch:
         for (row, _), result in zip(work, computed, strict=True):
             drawn += self._advance(row, result, now)
         self._steps += 1
+        self._step_tokens += sum(segment.length for _, segment in work)
         self._rate.add(drawn, now)
 
     def _make_room(self, plan: Plan) -> None:
         running = self._roster.running
+        self._preempted += plan.preempted
         for _ in range(plan.preempted):
             row = running.pop()
             self._arena.retire(row.sequence, drawn=row.lends)

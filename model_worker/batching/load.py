@@ -17,6 +17,8 @@ class LoadSnapshot(NamedTuple):
     tokens_per_second: float = 0.0  # drawn, all rows together, smoothed; 0 when idle
     step: int = 0  # steps completed since the start
     step_started_at: float | None = None  # the current step or the last one, by the worker's clock; None before any
+    step_tokens: int = 0  # computed in all steps
+    preempted: int = 0  # rows, so often
 
 
 class SmoothedRate:

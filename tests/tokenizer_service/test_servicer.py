@@ -11,6 +11,7 @@ import pytest
 
 from rpc.errors import ServiceError
 from tokenizer_service.encoder import EncodedRow, EncodeOptions
+from tokenizer_service.metrics import TokenizerMetrics
 from tokenizer_service.served_tokenizers import ServedTokenizer, ServedTokenizers
 from tokenizer_service.servicer import TokenizerServicer
 from tokenizer_service.work_pool import WorkPool
@@ -28,7 +29,7 @@ class LongRows:
 
 async def test_a_pool_that_fills_up_while_a_text_is_encoded_is_a_full_queue() -> None:
     pool = WorkPool(1, max_waiting=0)
-    servicer = TokenizerServicer(pool)
+    servicer = TokenizerServicer(pool, TokenizerMetrics(pool))
     served = ServedTokenizer("m", NOT_REACHED, "f", cast("Any", LongRows()), NOT_REACHED)
     servicer.tokenizers = ServedTokenizers([served])
     release = threading.Event()
