@@ -83,6 +83,7 @@ async def test_ctrl_c_stops_an_answer_and_not_the_program(tier: TokenizerTier) -
         process.stdin.write(b"A list of colors\n")
         await reached(gate)
         process.send_signal(signal.SIGINT)
+        await stack.gateway_server.calls.are(0)  # it has left before there is more to say
         gate.open()
         await stack.idle()
         process.stdin.write(b"/exit\n")
