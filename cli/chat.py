@@ -10,6 +10,7 @@ from typing import Any
 
 from cli.asking import add_gateway, add_parameters, client, parameters
 from cli.failure import CommandError, tell
+from cli.interrupts import stopped_by_ctrl_c
 from tokenmill_client import Client, Message, Parameters, TokenmillError
 
 HELP = """/system TEXT  set the system prompt      /clear  begin anew
@@ -99,7 +100,7 @@ class Conversation:
         text, began, first, tokens = "", time.monotonic(), None, 0
         stream = self._client.stream_chat([*messages, *self._said], **self._parameters)
         try:
-            with stream:
+            with stream, stopped_by_ctrl_c(stream.cancel) as pressed:
                 for delta in stream:
                     if delta.text:
                         first = first or time.monotonic()
@@ -107,8 +108,8 @@ class Conversation:
                         print(delta.text, end="", flush=True)
                     if delta.usage is not None:
                         tokens = delta.usage.completion_tokens
-        except KeyboardInterrupt:
-            print(" (stopped)", end="")
+            if pressed.is_set():
+                print(" (stopped)", end="")
         except TokenmillError as error:
             tell(CommandError.of_call(error, self._gateway))
         print()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Coroutine
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -16,6 +18,25 @@ def run(work: Coroutine[Any, Any, int]) -> int:
     Each signal cancels once more: a second one cuts short the clean-up that the first has begun.
     """
     return asyncio.run(_run(work))
+
+
+@contextmanager
+def stopped_by_ctrl_c(stop: Callable[[], None]) -> Iterator[threading.Event]:
+    """Have Ctrl-C call `stop`, in a thread of its own, instead of raising KeyboardInterrupt; yields whether it did.
+
+    That exception is raised wherever the main thread is, a callback of a library included, which would swallow it.
+    """
+    pressed = threading.Event()
+
+    def on_signal(_number: int, _frame: object) -> None:
+        pressed.set()
+        threading.Thread(target=stop, daemon=True).start()
+
+    before = signal.signal(signal.SIGINT, on_signal)
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 async def _run(work: Coroutine[Any, Any, int]) -> int:

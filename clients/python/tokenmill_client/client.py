@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
@@ -24,19 +25,22 @@ class Stream(Iterator[Delta]):
         self._begin = begin
         self._attempts = attempts
         self._call: Any = None
-        self._has_begun = self._is_cancelled = False
+        self._has_begun = False
+        self._cancelled = threading.Event()
 
     def __next__(self) -> Delta:
         """The next delta. Errors: TokenmillError."""
         while True:
-            if self._is_cancelled:
+            if self._cancelled.is_set():
                 raise StopIteration
             if self._call is None:
                 self._call = self._begin(self._attempts.timeout())
+                if self._cancelled.is_set():  # by another thread, which has not seen the call
+                    self._call.cancel()
             try:
                 response = next(self._call)
             except grpc.RpcError as error:
-                if self._is_cancelled:
+                if self._cancelled.is_set():
                     raise StopIteration from None
                 self._fail(error)
                 continue
@@ -55,8 +59,8 @@ class Stream(Iterator[Delta]):
                     yield delta.text
 
     def cancel(self) -> None:
-        """End it."""
-        self._is_cancelled = True
+        """End it. Another thread than the reader's may do so."""
+        self._cancelled.set()
         if self._call is not None:
             self._call.cancel()
 
