@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -24,6 +25,12 @@ MARKS = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")  # colours, erased lines
 QUESTION = "What is the capital of France?"
 
 
+def _take_terminal() -> None:
+    """As a login does: it is this session's terminal, and Ctrl-C is not ignored, though it may be by who runs tests."""
+    os.close(os.open(os.ttyname(0), os.O_RDWR))
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Terminal:
     """A terminal in which `tokenmill` runs; what it shows is kept, without colours."""
 
@@ -37,7 +44,7 @@ class Terminal:
             stdout=its,
             stderr=its,
             start_new_session=True,
-            preexec_fn=lambda: os.close(os.open(os.ttyname(0), os.O_RDWR)),  # noqa: PLW1509 - it has one thread then
+            preexec_fn=_take_terminal,  # noqa: PLW1509 - it has one thread then
         )
         os.close(its)
         self.shown = self._unread = ""
@@ -55,10 +62,13 @@ class Terminal:
 
     def until(self, pattern: str, *, pressing: bytes = b"") -> re.Match[str]:
         """Read on until `pattern` has been shown, after what was waited for before; `pressing` keys as people do."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        press_at = time.monotonic()
+        deadline = press_at + PATIENCE_SECONDS
         while not (found := re.search(pattern, self._unread)):
             assert time.monotonic() < deadline, f"no {pattern!r} in {self._unread!r}"
-            os.write(self._own, pressing)
+            if time.monotonic() >= press_at:
+                os.write(self._own, pressing)
+                press_at = time.monotonic() + PRESS_SECONDS
             if select.select([self._own], [], [], PRESS_SECONDS)[0]:
                 came = MARKS.sub("", os.read(self._own, 4096).decode(errors="replace"))
                 self.shown, self._unread = self.shown + came, self._unread + came
