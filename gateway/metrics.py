@@ -231,7 +231,7 @@ class _Now(Metrics):
         workers = GaugeMetricFamily("tokenmill_workers", "Workers by model and state.", labels=(*model, "state"))
         rows = GaugeMetricFamily("tokenmill_rows", "Rows at workers by model and state.", labels=(*model, "state"))
         used = GaugeMetricFamily("tokenmill_kv_tokens_used", "Tokens in K/V memory.", labels=model)
-        total = GaugeMetricFamily("tokenmill_kv_tokens_total", "Tokens that K/V memory holds.", labels=model)
+        capacity = GaugeMetricFamily("tokenmill_kv_tokens_capacity", "Tokens that K/V memory holds.", labels=model)
         of_model: dict[str, list[WorkerState]] = defaultdict(list)
         for state in self._workers.states():
             of_model[state.models[0] if state.models else UNKNOWN_MODEL].append(state)
@@ -242,5 +242,5 @@ class _Now(Metrics):
             rows.add_metric((name, "running"), sum(state.running for state in ready))
             rows.add_metric((name, "waiting"), sum(state.waiting for state in ready))
             used.add_metric((name,), sum(state.kv_tokens_used for state in ready))
-            total.add_metric((name,), sum(state.kv_tokens_total for state in ready))
-        return iter((workers, rows, used, total))
+            capacity.add_metric((name,), sum(state.kv_tokens_total for state in ready))
+        return iter((workers, rows, used, capacity))

@@ -34,8 +34,8 @@ from rpc import log
 from rpc.errors import ServiceError
 from rpc.http_connection import HEADER_SECONDS, ConnectionRules
 from rpc.http_server import HttpServer
-from rpc.lifecycle import Surroundings
 from rpc.reloaded import RefusedContentError
+from rpc.service import Surroundings
 from rpc.start_error import StartError
 from rpc.tls.client import ClientTls, client_tls
 from rpc.tls.pem import PemFiles

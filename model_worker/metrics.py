@@ -120,7 +120,7 @@ class _Now(Metrics):
         yield self._gauge("vllm:num_requests_running", "Rows that are computed.", load.running)
         yield self._gauge("vllm:num_requests_waiting", "Rows that wait.", load.waiting)
         yield self._gauge("vllm:kv_cache_usage_perc", "K/V memory in use, 1 is all of it.", used)
-        yield self._gauge("tokenmill_kv_tokens_total", "Tokens that K/V memory holds.", load.kv_tokens_total)
+        yield self._gauge("tokenmill_worker_kv_tokens", "Tokens that K/V memory holds.", load.kv_tokens_total)
         yield self._counter("vllm:num_preemptions", "Rows that gave way to older ones.", load.preempted)
         yield self._counter("tokenmill_steps", "Steps computed.", load.step)
         yield self._counter("tokenmill_step_tokens", "Tokens computed in them.", load.step_tokens)

@@ -30,7 +30,7 @@ from model_worker.sequence import RowParams
 from model_worker.servicer import WorkerServicer
 from model_worker.settings import WorkerSettings
 from rpc.fingerprint import FingerprintError, vocabulary_fingerprint
-from rpc.lifecycle import Surroundings
+from rpc.service import Surroundings
 from rpc.start_error import StartError
 from tokenmill.v1 import worker_pb2, worker_pb2_grpc
 

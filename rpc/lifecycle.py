@@ -14,24 +14,23 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import grpc
 import uvloop
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from prometheus_client import CollectorRegistry
 
 from rpc import log
 from rpc.health import LIVENESS, Health
 from rpc.http_connection import HEADER_SECONDS, ConnectionRules
 from rpc.http_server import HttpServer
-from rpc.interceptor import CallInterceptor, Metadata
+from rpc.interceptor import CallInterceptor
 from rpc.metrics import LoopMetrics, make_registry
 from rpc.metrics_port import MAX_CONNECTIONS, MetricsApp
 from rpc.reloaded import RefusedContentError
-from rpc.running_calls import CLEAN_UP_SECONDS, RunningCalls
+from rpc.running_calls import CLEAN_UP_SECONDS
+from rpc.service import Service, Surroundings
 from rpc.settings import ServiceSettings
 from rpc.start_error import StartError
 from rpc.tls.server import ServerTls, server_tls
@@ -45,63 +44,14 @@ OWN_HOST = "127.0.0.1"
 TAKE_IN_SECONDS = 5.0  # the longest that a shutdown waits for its own event loop to take what has come in
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What a service that answers on a port of its own shares with the gRPC server."""
-
-    running: RunningCalls  # where its calls are counted, for the shutdown to wait for
-    health: Health
-    port: int  # that gRPC listens on
-    registry: CollectorRegistry  # for its metrics
-    tls: ServerTls | None = None  # for its port, too
-
-
-class Service(Protocol):
-    """What a service adds to the shared lifecycle."""
-
-    @property
-    def full_name(self) -> str:
-        """The gRPC service's full name, such as "tokenmill.v1.WorkerService"."""
-        ...
-
-    def register(self, server: grpc.aio.Server) -> None:
-        """Add the servicer; until `start` has returned it answers UNAVAILABLE."""
-        ...
-
-    def check_caller(self, metadata: Metadata) -> None:
-        """Refuse a call, other than of health, whose caller may call nothing here. Errors: ServiceError."""
-        ...
-
-    async def listen(self, surroundings: Surroundings) -> None:
-        """Listen on ports of its own, if it has any, before it is ready. Errors: StartError."""
-        ...
-
-    async def start(self) -> None:
-        """Load and warm up; the service is ready when this returns. Cancelled if told to stop. Errors: StartError."""
-        ...
-
-    async def wait_broken(self) -> str:
-        """Return a sentence once the service cannot go on; never return otherwise."""
-        ...
-
-    def stop_accepting(self) -> None:
-        """Refuse new calls from now on; running ones go on."""
-        ...
-
-    async def close(self) -> None:
-        """Free everything, child processes too. No call is running any more; `start` may not have got far."""
-        ...
-
-
 class Server:
     """One running service: its gRPC server, its health, its end. `run` is the whole life.
 
     `port` is the one listened on once `listening` is set.
-
-    Errors: StartError.
     """
 
     def __init__(self, service: Service, settings: ServiceSettings) -> None:
+        """Errors: StartError, of files that `settings` name."""
         self.service = service
         self.settings = settings
         self.health = Health(service.full_name)

@@ -10,8 +10,14 @@ import time
 from collections.abc import Iterable, Iterator
 from itertools import chain
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, disable_created_metrics
-from prometheus_client import generate_latest as _generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
@@ -91,4 +97,4 @@ def make_registry(*collectors: Collector) -> CollectorRegistry:
 
 def text_of(registry: CollectorRegistry) -> bytes:
     """Everything in it, in Prometheus' text format 0.0.4. On the event loop: collectors look at what it owns."""
-    return _generate_latest(registry)
+    return generate_latest(registry)

@@ -70,7 +70,8 @@ class ServiceSettings:
     )
     reflection: bool = option("answer gRPC server reflection", True)
     ssl_certfile: Path | None = option(
-        "certificate chain in PEM: TLS on every port; read again when it has changed, as are the next two", None
+        "certificate chain in PEM: TLS on every port but that of metrics; read again when it has changed, as are the next two",
+        None,
     )
     ssl_keyfile: Path | None = option("its key in PEM, unencrypted", None)
     ssl_ca_certs: Path | None = option(

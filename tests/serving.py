@@ -12,9 +12,9 @@ from rpc.running_calls import RunningCalls
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from rpc.lifecycle import Service
     from rpc.metrics import CallMetrics
     from rpc.running_calls import RunningCall
+    from rpc.service import Service
     from rpc.settings import ServiceSettings
 
 

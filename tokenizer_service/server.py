@@ -11,8 +11,8 @@ import grpc
 
 from rpc.cpu import granted_cores
 from rpc.fingerprint import FingerprintError, vocabulary_fingerprint
-from rpc.lifecycle import Surroundings
 from rpc.named_folders import named_folders
+from rpc.service import Surroundings
 from rpc.start_error import StartError
 from tokenizer_service.chat import Chat, Message
 from tokenizer_service.decoder import Decoder

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Protocol
 
 from gateway.access.credentials import credential_of
 from gateway.access.identity import Identity
@@ -13,28 +11,12 @@ from gateway.access.keys import FLAG as KEY_FLAG
 from gateway.access.keys import KeyRing, read_keys
 from gateway.access.tokens import FLAG as JWKS_FLAG
 from gateway.access.tokens import TokenRules, TokenVerifier, read_verifier
+from gateway.settings import GatewaySettings
 from gateway.tenants import tenant_of
 from rpc.errors import invalid_credentials
 from rpc.reloaded import RefusedContentError, Reloaded
 
 Metadata = Iterable[tuple[str, str | bytes]]
-
-
-class AccessSettings(Protocol):
-    """What the gateway is told of it."""
-
-    @property
-    def api_key_file(self) -> Path | None: ...  # noqa: D102 - as the option says
-    @property
-    def jwt_jwks_file(self) -> Path | None: ...  # noqa: D102
-    @property
-    def jwt_issuer(self) -> str: ...  # noqa: D102
-    @property
-    def jwt_audience(self) -> str: ...  # noqa: D102
-    @property
-    def jwt_tenant_claim(self) -> str: ...  # noqa: D102
-    @property
-    def tenant_key(self) -> str: ...  # noqa: D102
 
 
 class Access:
@@ -63,7 +45,7 @@ class Access:
         return self._tokens.current.identity(credential)
 
 
-def access_from(settings: AccessSettings) -> Access:
+def access_from(settings: GatewaySettings) -> Access:
     """As the gateway is told. Errors: RefusedContentError naming the flag."""
     key_file, jwks_file = settings.api_key_file, settings.jwt_jwks_file
     keys = None if key_file is None else Reloaded(KEY_FLAG, [key_file], lambda: read_keys(key_file))

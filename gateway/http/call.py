@@ -26,6 +26,7 @@ LOGGER = logging.getLogger("tokenmill.http")
 # Of text, or of token ids in decimal: more than any context holds, and read as JSON in a tenth of a second or so.
 MAX_BODY_BYTES = 8 * 2**20
 BODY_SECONDS = 30.0  # how long a caller may take to send its request
+VERBS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 STREAM_HEADERS = {"content-type": "text/event-stream", "cache-control": "no-cache", "x-accel-buffering": "no"}
 
 
@@ -66,8 +67,10 @@ class _HttpCall:
 
     def __init__(self, handled: Handled, scope: Scope, receive: Receive, send: Send) -> None:
         self._headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
-        # The route, never the path that was asked for: that is the caller's text, and has no place in a log.
-        method = f"{scope['method']} {getattr(scope.get('route'), 'path', 'unknown')}"
+        # The route, never the path that was asked for, and a verb that there is: what callers make up has no place in a
+        # log, or among the labels of metrics.
+        verb = scope["method"] if scope["method"] in VERBS else "OTHER"
+        method = f"{verb} {getattr(scope.get('route'), 'path', 'unknown')}"
         self._record = CallRecord(method, request_id_from(self._headers))
         self._path_parameters: Mapping[str, str] = scope.get("path_params", {})
         self._handled = handled

@@ -3,29 +3,15 @@
 from __future__ import annotations
 
 import ssl
-from pathlib import Path
-from typing import Protocol
 
 import grpc
 
 from rpc.reloaded import RefusedContentError, Reloaded
+from rpc.settings import ServiceSettings
 from rpc.tls.peers import AcceptedPeers
 from rpc.tls.pem import Pem, PemFiles, load_into, read_pem
 
 PREFIX = "--ssl"
-
-
-class TlsSettings(Protocol):
-    """What a service is told of it."""
-
-    @property
-    def ssl_certfile(self) -> Path | None: ...  # noqa: D102 - as the option says
-    @property
-    def ssl_keyfile(self) -> Path | None: ...  # noqa: D102
-    @property
-    def ssl_ca_certs(self) -> Path | None: ...  # noqa: D102
-    @property
-    def ssl_client_names(self) -> tuple[str, ...]: ...  # noqa: D102
 
 
 class ServerTls:
@@ -76,7 +62,7 @@ class ServerTls:
         return context
 
 
-def server_tls(settings: TlsSettings) -> ServerTls | None:
+def server_tls(settings: ServiceSettings) -> ServerTls | None:
     """The identity that a service is told to have; None: no TLS. Errors: RefusedContentError naming the flag."""
     files = PemFiles(PREFIX, settings.ssl_certfile, settings.ssl_keyfile, settings.ssl_ca_certs)
     files.check_pair()

@@ -221,6 +221,17 @@ class TestMetrics:
             assert f'tokenmill_workers{{model_name="{NAME}",state="ready"}} 1.0' in lines
             assert "tokenmill_requests_running 0.0" in lines
 
+    async def test_what_callers_call_a_method_or_a_path_is_no_label(self, tier: TokenizerTier) -> None:
+        async with http_stack(tier) as (_, own):
+            for number in range(3):
+                for path in (CHAT, f"/made-up-{number}"):
+                    assert (await own.request(f"MADE{number}", path)).status_code in {404, 405}
+            text = (await own.get("/metrics")).text
+            assert f'tokenmill_calls_total{{code="UNIMPLEMENTED",method="OTHER {CHAT}"}} 3.0' in text
+            assert 'tokenmill_calls_total{code="NOT_FOUND",method="OTHER unknown"} 3.0' in text
+            assert "MADE" not in text
+            assert "made-up" not in text
+
 
 class TestPages:
     async def test_the_page_loads_nothing_from_elsewhere(self, client: httpx2.AsyncClient) -> None:

@@ -17,7 +17,8 @@ from grpc_reflection.v1alpha import reflection_pb2
 from gateway.fleet.watching import answers
 from gateway.server import GatewayService
 from gateway.settings import GatewaySettings
-from rpc.lifecycle import EXIT_OK, StartError
+from rpc.lifecycle import EXIT_OK
+from rpc.start_error import StartError
 from rpc.status import from_rpc_error
 from rpc.tls.client import client_tls
 from rpc.tls.pem import PemFiles

@@ -171,6 +171,7 @@ def test_what_there_is_now_is_looked_up():
     assert told["tokenmill_workers", MODEL, "ready"] == told["tokenmill_workers", MODEL, "not_ready"] == 1
     assert told["tokenmill_rows", MODEL, "running"] == 4
     assert told["tokenmill_kv_tokens_used", MODEL] == 100
+    assert told["tokenmill_kv_tokens_capacity", MODEL] == 1000
     assert told["tokenmill_retries_total", "worker"] == 5
     assert told["tokenmill_refused_workers_total",] == 1
     assert told["tokenmill_tokenizers_ready",] == 2

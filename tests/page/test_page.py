@@ -193,6 +193,32 @@ async def test_a_refusal_is_shown_and_what_was_asked_is_not_lost(page: Page) -> 
     assert "Paris" in await answered(page)
 
 
+async def test_a_question_that_failed_is_not_asked_with_the_next_one(page: Page) -> None:
+    await page.locator("#temperature").fill("-1")
+    await page.route("**/v1/chat/completions", hold := Held())
+    await ask(page, LONG)
+    await page.locator("#text").fill(QUESTION)  # typed meanwhile
+    hold.let_go.set()
+    await expect(page.locator(".message.failed")).to_contain_text("temperature")
+    await expect(page.locator("#text")).to_have_value(QUESTION)
+    await page.locator("#temperature").fill("0")
+    async with page.expect_request("**/v1/chat/completions") as sent:
+        await page.locator("#text").press("Enter")
+    assert json.loads((await sent.value).post_data or "")["messages"] == [{"role": "user", "content": QUESTION}]
+    await answered(page)
+
+
+class Held:
+    """A request that goes on when it is let go."""
+
+    def __init__(self) -> None:
+        self.let_go = asyncio.Event()
+
+    async def __call__(self, route: Any) -> None:
+        await self.let_go.wait()
+        await route.continue_()
+
+
 async def test_the_snippets_do_what_the_page_does(page: Page) -> None:
     await page.locator("#system").fill('It\'s "important": be brief.')
     await ask(page, QUESTION)

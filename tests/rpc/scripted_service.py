@@ -16,7 +16,7 @@ from tokenmill.v1 import gateway_pb2, gateway_pb2_grpc, worker_pb2_grpc
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from rpc.lifecycle import Surroundings
+    from rpc.service import Surroundings
 
 FULL_NAME = "tokenmill.v1.InferenceService"
 GENERATE = f"/{FULL_NAME}/Generate"
