@@ -70,7 +70,7 @@ class ServiceSettings:
     )
     reflection: bool = option("answer gRPC server reflection", True)
     ssl_certfile: Path | None = option(
-        "certificate chain in PEM: TLS on every port but that of metrics; read again when it has changed, as are the next two",
+        "certificate chain in PEM: TLS on all ports but that of metrics; read again when changed, as are the next two",
         None,
     )
     ssl_keyfile: Path | None = option("its key in PEM, unencrypted", None)
