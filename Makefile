@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "setup: installing into $(VENV) (a few minutes the first time)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	  --constraint constraints.txt --editable '.[gateway,tokenizer,worker,cli,bench,dev]'
+	  --constraint constraints.txt --editable '.[gateway,tokenizer,worker,cli,otel,bench,dev]'
 	@touch $@
 
 model: $(STAMP) ## Fetch the demo model and convert it, once

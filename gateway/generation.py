@@ -70,6 +70,7 @@ class Generation:
     truncate_prompt_tokens: int | None = None  # of text: so much of each prompt is kept
     token_prompts: Sequence[array[int]] = ()
     prompt_count: int = 1
+    is_chat: bool = False  # the prompt is one
     n: int = 1
     sampling: Sampling = field(default_factory=Sampling)
     stopping: Stopping = field(default_factory=Stopping)

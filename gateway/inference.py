@@ -15,9 +15,10 @@ from gateway.generation import EncodedPrompts, Event, Generation, OutputFailed, 
 from gateway.metrics import GatewayMetrics
 from gateway.models import ServedModel
 from gateway.pipeline import Pipeline
+from gateway.request_trace import RequestTrace
 from gateway.row_plan import check_vocabulary
 from gateway.tokenizer_client import TokenizerClient
-from rpc.call_record import count_tokens
+from rpc.call_record import count_tokens, current_span
 from rpc.errors import all_models_needed
 
 
@@ -72,14 +73,17 @@ class Inference:
             self.metrics.request(generation, total, caller.deadline) as request,
             self.quotas.request(caller.identity),
         ):
+            trace = RequestTrace(current_span(), generation, total)
             model = self.catalogue.find(generation.model, caller.identity.permission)
             request.model = model.name
+            trace.serve(model)
             async with aclosing(self.pipeline.run(generation, model, caller.deadline)) as events:
                 async for event in events:
                     if isinstance(event, OutputFinished | OutputFailed):
                         total.add(event.index, event.usage)
                         count_tokens(prompt_tokens=total.prompt_tokens, completion_tokens=total.completion_tokens)
                     request.hear(event)
+                    trace.hear(event)
                     if is_single and isinstance(event, OutputFailed):
                         raise event.error
                     yield event

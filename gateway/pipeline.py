@@ -38,8 +38,10 @@ from gateway.text.artefact import TokenizerArtefact
 from gateway.text.detokenizer import Detokenizer
 from gateway.text.output_text import OutputText
 from gateway.text.stop_strings import StopMatcher, StopStrings
+from rpc.call_record import current_span
 from rpc.errors import ServiceError, deadline_exceeded, internal
 from rpc.seeds import mix64
+from rpc.tracing.span import part_of
 
 
 class Tokenizers(Protocol):
@@ -90,7 +92,8 @@ class Pipeline:
         async with AsyncExitStack() as request:
             try:
                 async with asyncio.timeout(_shorter(generation.stopping.time_limit_seconds, deadline.remaining())):
-                    await request.enter_async_context(self.admission.admitted(ticket))
+                    with part_of(current_span(), "admission"):
+                        await request.enter_async_context(self.admission.admitted(ticket))
                     prompts = await self.tokenizers.encode(model, generation, deadline)
                     artefact = await self.tokenizers.artefact(model, prompts.vocabulary_fingerprint)
             except TimeoutError:

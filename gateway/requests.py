@@ -159,6 +159,7 @@ def _generation(request: Request, prompts: _Prompts, n: int, *, counting: bool) 
         truncate_prompt_tokens=None if prompts.text is None else _truncation(request),
         token_prompts=prompts.tokens,
         prompt_count=prompts.prompt_count,
+        is_chat=isinstance(request, gateway_pb2.ChatRequest),
         n=n,
     )
     if counting:

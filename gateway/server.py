@@ -48,6 +48,7 @@ RETRY_SECONDS = 0.5
 class GatewayService:
     """Owns the admission and the clients of both tiers. Ready: a worker seen once and its tokenizer fetched."""
 
+    name = "gateway"
     full_name = gateway_pb2.DESCRIPTOR.services_by_name["InferenceService"].full_name
 
     def __init__(self, settings: GatewaySettings) -> None:

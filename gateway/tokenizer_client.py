@@ -20,9 +20,11 @@ from gateway.models import ServedModel
 from gateway.text.artefact import ArtefactCache, CorruptArtefactError, TokenizerArtefact
 from gateway.text.decoder_chain import UnsupportedDecoderError
 from gateway.text.text_pieces import UndecodableVocabularyError
-from rpc.call_record import REQUEST_ID_KEY, current_request_id
+from rpc.call_record import REQUEST_ID_KEY, current_request_id, current_span
 from rpc.errors import ServiceError, unavailable, vocabulary_mismatch
 from rpc.token_tensors import unpack_tensor
+from rpc.tracing.calls import rpc_attributes, rpc_name
+from rpc.tracing.span import Kind, part_of
 from tokenmill.v1 import tokenizer_pb2
 
 # A tokenizer.json of the largest vocabularies is about 35 MB.
@@ -31,6 +33,7 @@ FETCH_TIMEOUT_SECONDS = 60.0
 ASK_TIMEOUT_SECONDS = 5.0
 # Whether the model knows the ids is checked where the caller's own are, in terms of the caller's request.
 ANY_VOCABULARY = 2**31
+ENCODE = "/tokenmill.v1.TokenizerService/Encode"
 UNUSABLE_TOKENIZER = "UNUSABLE_TOKENIZER"
 
 
@@ -52,10 +55,12 @@ class TokenizerClient:
         request = tokenizer_pb2.EncodeRequest()
         request.CopyFrom(cast("tokenizer_pb2.EncodeRequest", generation.prompt))
         request.model = model.base
-        metadata = ((REQUEST_ID_KEY, current_request_id()),)
+        request_id = (REQUEST_ID_KEY, current_request_id())
 
         async def encode(stub: Stub) -> tokenizer_pb2.EncodeResponse:
-            return await stub.Encode(request, metadata=metadata, timeout=deadline.remaining())
+            with part_of(current_span(), rpc_name(ENCODE), Kind.CLIENT, rpc_attributes(ENCODE)) as span:
+                metadata = (request_id, *(span.context.metadata() if span.context else ()))
+                return await stub.Encode(request, metadata=metadata, timeout=deadline.remaining())
 
         try:
             response = await self._services.ask(encode, deadline)
@@ -71,6 +76,10 @@ class TokenizerClient:
         known = self._artefacts.get(vocabulary_fingerprint)
         if known is not None:
             return known
+        with part_of(current_span(), "fetch tokenizer"):
+            return await self._fetched(model, vocabulary_fingerprint)
+
+    async def _fetched(self, model: ServedModel, vocabulary_fingerprint: str) -> TokenizerArtefact:
         async with self._fetching:
             known = self._artefacts.get(vocabulary_fingerprint)
             if known is None:

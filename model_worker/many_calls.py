@@ -20,6 +20,8 @@ from rpc.call_record import REQUEST_ID_KEY, CallRecord, request_id_from
 from rpc.errors import ServiceError, deadline_exceeded, internal, invalid_field
 from rpc.running_calls import RunningCall, RunningCalls
 from rpc.status import to_output_error, to_seconds
+from rpc.tracing.calls import rpc_attributes, rpc_name
+from rpc.tracing.trace_context import trace_context
 from tokenmill.v1 import worker_pb2
 
 LOGGER = logging.getLogger("tokenmill.worker")
@@ -146,6 +148,8 @@ class _OneCall:
     def __init__(self, number: int, begin: worker_pb2.StartCall, running: RunningCalls) -> None:
         self.number = number
         self._record = CallRecord(METHOD, request_id_from([(REQUEST_ID_KEY, begin.request_id)]))
+        parent = trace_context(begin.traceparent, begin.tracestate)
+        self._record.span = running.tracer.start(rpc_name(METHOD), parent, rpc_attributes(METHOD))
         self._began = time.monotonic()
         self._rows: RowsOfCall | None = None
         self._failure: ServiceError | None = None
@@ -157,11 +161,11 @@ class _OneCall:
     def begin(self, generating: Generating, begin: worker_pb2.StartCall, on_news: Callable[[], None]) -> None:
         """Submit its rows; `on_news` is called whenever there may be something to say, a refusal for one."""
         try:
-            self._rows = RowsOfCall(generating, begin.start)
+            self._rows = RowsOfCall(generating, begin.start, self._record.span)
         except ServiceError as error:
             self._failure = error
         except Exception:  # the others of the stream go on
-            fields = {"method": METHOD, "request_id": self._record.request_id}
+            fields = {"method": METHOD, **self._record.ids}
             LOGGER.exception("unhandled exception", extra={log.FIELDS: fields})
             self._failure = internal()
         if self._rows is None:

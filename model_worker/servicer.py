@@ -13,7 +13,7 @@ from model_worker.loading.load_progress import LoadProgress
 from model_worker.many_calls import ManyCalls
 from model_worker.messages import event_messages, load_report, named_errors
 from model_worker.rows_of_call import Generating, RowsOfCall
-from rpc.call_record import count_tokens
+from rpc.call_record import count_tokens, current_span
 from rpc.errors import ServiceError, invalid_field, unavailable
 from rpc.running_calls import CURRENT_CALLS
 from tokenmill.v1 import worker_pb2, worker_pb2_grpc
@@ -49,7 +49,7 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         first = await anext(request_iterator, None)
         if first is None or not first.HasField("start"):
             raise invalid_field("message", "the first message must be start")
-        rows = RowsOfCall(generating, first.start)
+        rows = RowsOfCall(generating, first.start, current_span())
         stopping = asyncio.create_task(_take_stops(request_iterator, rows))
         try:
             with named_errors():

@@ -25,6 +25,7 @@ from rpc.metrics import CallMetrics
 from rpc.running_calls import RunningCall, RunningCalls
 from rpc.status import details_metadata
 from rpc.tls.peers import AcceptedPeers
+from rpc.tracing.calls import ERROR_TYPE, FAULTS, STATUS_CODE
 from rpc.transport import MAX_MESSAGE_BYTES
 
 LOGGER = logging.getLogger("tokenmill.rpc")
@@ -119,7 +120,7 @@ class Call:
             self.log("DEADLINE_EXCEEDED" if context.time_remaining() == 0 else "CANCELLED")
             raise error
         if not isinstance(error, ServiceError):
-            fields = {"method": self.record.method, "request_id": self.record.request_id}
+            fields = {"method": self.record.method, **self.record.ids}
             LOGGER.error("unhandled exception", exc_info=error, extra={log.FIELDS: fields})
             error = internal()
         self.log(error.code.name, reason=error.reason)
@@ -140,7 +141,7 @@ def note_end(
     fields: Mapping[str, str],
     is_quiet: bool = False,
 ) -> None:
-    """Count a call that has ended with `code` after so many seconds, and write its log line."""
+    """Count a call that has ended with `code` after so many seconds, write its log line, and end its span."""
     metrics.end(record.method, code, seconds)
     log.event(
         LOGGER,
@@ -149,10 +150,22 @@ def note_end(
         method=record.method,
         code=code,
         duration_ms=round(seconds * 1000, 1),
-        request_id=record.request_id,
+        **record.ids,
         **fields,
         **record.counts,
     )
+    _end_span(record, code, fields.get("reason", code))
+
+
+def _end_span(record: CallRecord, code: str, reason: str) -> None:
+    span = record.span
+    if span.is_recording:
+        span.set({f"tokenmill.{name}": count for name, count in record.counts.items()})
+        if record.method.startswith("/"):  # those of HTTP begin with a verb, and have codes of their own
+            span.set({STATUS_CODE: code})
+        if code != "OK":
+            span.set({ERROR_TYPE: reason})
+    span.end(reason if code in FAULTS else "")
 
 
 def _is_lasting(method: str) -> bool:

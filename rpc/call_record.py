@@ -1,4 +1,4 @@
-"""What is known about the RPC being handled: its id, and the token counts that its log line will carry."""
+"""What is known about the RPC being handled: its id, its trace, and the token counts that its log line will carry."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import uuid
 from collections.abc import Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+
+from rpc.tracing.span import UNTRACED, Span
 
 REQUEST_ID_KEY = "x-request-id"
 # What we accept from callers: bounded, and safe to print in a log line or to send on as a header.
@@ -20,6 +22,13 @@ class CallRecord:
     method: str
     request_id: str
     counts: dict[str, int] = field(default_factory=dict)
+    span: Span = UNTRACED
+
+    @property
+    def ids(self) -> dict[str, str]:
+        """For log lines about it."""
+        trace = self.span.context
+        return {"request_id": self.request_id} | ({"trace_id": trace.trace_id} if trace else {})
 
 
 CURRENT: ContextVar[CallRecord] = ContextVar("tokenmill_call_record")
@@ -37,6 +46,12 @@ def current_request_id() -> str:
     """The id of the RPC being handled; empty outside of one."""
     record = CURRENT.get(None)
     return record.request_id if record else ""
+
+
+def current_span() -> Span:
+    """The RPC being handled, as a part of its trace."""
+    record = CURRENT.get(None)
+    return record.span if record else UNTRACED
 
 
 def count_tokens(**counts: int) -> None:

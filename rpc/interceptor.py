@@ -12,6 +12,8 @@ from rpc.call_record import CallRecord, request_id_from
 from rpc.errors import ServiceError, unknown_method
 from rpc.running_calls import RunningCalls
 from rpc.tls.peers import AcceptedPeers
+from rpc.tracing.calls import rpc_attributes, rpc_name
+from rpc.tracing.trace_context import trace_context_from
 
 OPEN_PREFIX = "/grpc.health."
 Metadata = Iterable[tuple[str, str | bytes]]
@@ -25,9 +27,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
     """
 
     def __init__(
-        self, check_caller: Callable[[Metadata], None] | None = None, peers: AcceptedPeers | None = None
+        self,
+        check_caller: Callable[[Metadata], None] | None = None,
+        peers: AcceptedPeers | None = None,
+        running: RunningCalls | None = None,
     ) -> None:
-        self.running = RunningCalls()
+        self.running = running or RunningCalls()
         self._check_caller = check_caller
         self._peers = peers
 
@@ -47,6 +52,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
         if not method.startswith(OPEN_PREFIX) and (refusal := self._refusal(metadata)):
             handler = _refusing(lambda: refusal)
         call = Call(handler, record, self.running, peers)
+        if call.is_work:
+            parent = trace_context_from(metadata)
+            record.span = self.running.tracer.start(rpc_name(method), parent, rpc_attributes(method))
         if handler.response_streaming:
             make = _STREAM_STREAM if handler.request_streaming else _UNARY_STREAM
             return make(call.stream)

@@ -29,11 +29,12 @@ from rpc.interceptor import CallInterceptor
 from rpc.metrics import LoopMetrics, make_registry
 from rpc.metrics_port import MAX_CONNECTIONS, MetricsApp
 from rpc.reloaded import RefusedContentError
-from rpc.running_calls import CLEAN_UP_SECONDS
+from rpc.running_calls import CLEAN_UP_SECONDS, RunningCalls
 from rpc.service import Service, Surroundings
 from rpc.settings import ServiceSettings
 from rpc.start_error import StartError
 from rpc.tls.server import ServerTls, server_tls
+from rpc.tracing.choice import tracer_for
 from rpc.transport import join_address, make_server, open_channel
 
 LOGGER = logging.getLogger("tokenmill.lifecycle")
@@ -60,7 +61,9 @@ class Server:
         self.ready = asyncio.Event()
         self._stop = asyncio.Event()
         self._tls = _identity(settings)
-        self._interceptor = CallInterceptor(service.check_caller, self._tls.peers if self._tls else None)
+        self._tracer = tracer_for(settings.otlp_traces_endpoint, f"tokenmill-{service.name}")
+        running = RunningCalls(tracer=self._tracer)
+        self._interceptor = CallInterceptor(service.check_caller, self._tls.peers if self._tls else None, running)
         self._loop_metrics = LoopMetrics()
         self.registry = make_registry(self._loop_metrics, self._interceptor.running.metrics)
         self.metrics_port: HttpServer | None = None
@@ -155,6 +158,7 @@ class Server:
             await self.metrics_port.close()
         if self._watching is not None:
             self._watching.cancel()
+        await asyncio.to_thread(self._tracer.close)
         log.event(LOGGER, logging.INFO, "stopped", ended_calls=ended)
 
     async def _open_metrics_port(self) -> None:

@@ -11,6 +11,7 @@ import traceback
 from pathlib import PurePath
 from typing import Any, Literal
 
+from rpc.call_record import CURRENT
 from rpc.log_writer import LogWriter
 
 LOGGER = logging.getLogger("tokenmill.log")
@@ -60,7 +61,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
-            **getattr(record, FIELDS, {}),
+            **fields_of(record),
         }
         if record.exc_info and record.exc_info[1]:
             line |= {"exception": causes(record.exc_info[1]), "frames": frames(record.exc_info[1])}
@@ -72,12 +73,19 @@ class ConsoleFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
-        fields = "".join(f" {key}={value}" for key, value in getattr(record, FIELDS, {}).items())
+        fields = "".join(f" {key}={value}" for key, value in fields_of(record).items())
         line = f"{timestamp(record.created)} {record.levelname:<7} {record.name}: {record.getMessage()}{fields}"
         if record.exc_info and record.exc_info[1]:
             error = record.exc_info[1]
             line += f" exception={causes(error)} at {' < '.join(reversed(frames(error)))}"
         return line.replace("\n", "\\n")
+
+
+def fields_of(record: logging.LogRecord) -> dict[str, object]:
+    """The fields of a line, with the ids of the call that is handled: a line is formatted where it is logged."""
+    call = CURRENT.get(None)
+    own: dict[str, object] = getattr(record, FIELDS, {})
+    return {**own, **call.ids, **own} if call else own
 
 
 def causes(error: BaseException) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from rpc.errors import ServiceError, unavailable
 from rpc.metrics import CallMetrics
+from rpc.tracing.span import NoTracer, Tracer
 
 # How long a cancelled handler may take to clean up.
 CLEAN_UP_SECONDS = 5.0
@@ -29,6 +30,7 @@ class RunningCalls:
     """Owned by the event loop."""
 
     metrics: CallMetrics = field(default_factory=CallMetrics)  # of those that have ended
+    tracer: Tracer = field(default_factory=NoTracer)  # for those that begin
     _calls: set[RunningCall] = field(default_factory=set)
 
     @contextmanager

@@ -29,6 +29,11 @@ class Service(Protocol):
     """What a service adds to the shared lifecycle."""
 
     @property
+    def name(self) -> str:
+        """Which of ours it is, such as "gateway"."""
+        ...
+
+    @property
     def full_name(self) -> str:
         """The gRPC service's full name, such as "tokenmill.v1.WorkerService"."""
         ...

@@ -68,6 +68,10 @@ class ServiceSettings:
         at_least=0,
         at_most=65535,
     )
+    otlp_traces_endpoint: str | None = option(
+        "http:// or https:// address of a collector, for OpenTelemetry traces by gRPC (needs the extra otel)",
+        None,
+    )
     reflection: bool = option("answer gRPC server reflection", True)
     ssl_certfile: Path | None = option(
         "certificate chain in PEM: TLS on all ports but that of metrics; read again when changed, as are the next two",

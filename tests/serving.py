@@ -12,7 +12,6 @@ from rpc.running_calls import RunningCalls
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from rpc.metrics import CallMetrics
     from rpc.running_calls import RunningCall
     from rpc.service import Service
     from rpc.settings import ServiceSettings
@@ -40,8 +39,8 @@ async def ready(service: Service, settings: ServiceSettings) -> AsyncIterator[Ru
 class ObservedCalls(RunningCalls):
     """The RPCs of a server, for tests that wait until so many run."""
 
-    def __init__(self, metrics: CallMetrics) -> None:
-        super().__init__(metrics)
+    def __init__(self, calls: RunningCalls) -> None:
+        super().__init__(calls.metrics, calls.tracer)
         self._changed = asyncio.Event()
         self.begun = 0  # calls that do work
 
@@ -71,7 +70,7 @@ class RunningServer(Server):
 
     def __init__(self, service: Service, settings: ServiceSettings) -> None:
         super().__init__(service, settings)
-        self.calls = self._interceptor.running = ObservedCalls(self._interceptor.running.metrics)
+        self.calls = self._interceptor.running = ObservedCalls(self._interceptor.running)
         self.life = asyncio.create_task(self.run())
 
 

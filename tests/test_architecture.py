@@ -30,7 +30,7 @@ GRPC = {"grpc", "google", "grpc_health", "grpc_reflection"}
 # tests/ and benchmarks/ are not in the tables: they may import everything, and nothing imports them.
 MAY_IMPORT = {
     "tokenmill": {"grpc", "google"},
-    "rpc": GRPC | {"tokenmill", "uvloop", "prometheus_client", "uvicorn", "h11"},
+    "rpc": GRPC | {"tokenmill", "uvloop", "prometheus_client", "uvicorn", "h11", "opentelemetry"},
     "gateway": GRPC
     | {"tokenmill", "rpc", "tokenizers", "dns", "pydantic", "pydantic_core", "starlette", "jwt"}
     | {"prometheus_client"},
@@ -72,6 +72,7 @@ ONLY_IN = [
     ),
     OnlyIn("gateway", {"pydantic", "pydantic_core", "starlette"}, {"http"}),
     OnlyIn("gateway", {"jwt"}, {"access"}),
+    OnlyIn("rpc", {"opentelemetry"}, {"tracing.otel"}),
     OnlyIn("tokenizer_service", WIRE, {"server", "servicer", "messages", "json_values", "encode_response"}),
     OnlyIn("model_worker", WIRE, {"server", "servicer", "messages", "row_requests", "rows_of_call", "many_calls"}),
     # The policy of the worker is torch-free: scheduler, sequences, loop, streams and servicer are not in this list.
@@ -98,10 +99,10 @@ def modules_of(package: str, *left_out: str) -> list[str]:
 
 
 ABSENT = {
-    "gateway": (["gateway.__main__"], {"torch", "transformers", "numpy", "jinja2"}),
+    "gateway": (["gateway.__main__"], {"torch", "transformers", "numpy", "jinja2", "opentelemetry"}),
     "tokenizer_service": (["tokenizer_service.__main__"], {"torch"}),
     "the worker's policy": (WORKER_POLICY, {"torch", "transformers", "numpy"}),
-    "rpc": (modules_of("rpc"), {"torch", "transformers", "tokenizers"}),
+    "rpc": (modules_of("rpc"), {"torch", "transformers", "tokenizers", "opentelemetry"}),
     "cli": (modules_of("cli", "dequantize", "__main__"), {"torch", "transformers"}),
 }
 

@@ -32,6 +32,7 @@ from tokenmill.v1 import tokenizer_pb2, tokenizer_pb2_grpc
 class TokenizerService:
     """Owns the encoding threads and the render processes. Ready: every model loaded and one text encoded with it."""
 
+    name = "tokenizer"
     full_name = tokenizer_pb2.DESCRIPTOR.services_by_name["TokenizerService"].full_name
 
     def __init__(self, settings: TokenizerSettings) -> None:

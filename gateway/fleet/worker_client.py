@@ -22,13 +22,17 @@ from gateway.model_description import describe
 from gateway.models import Capacity, ServedModel
 from gateway.row_messages import start_message
 from rpc import log
+from rpc.call_record import current_span
 from rpc.errors import unavailable
 from rpc.tls.client import ClientTls
+from rpc.tracing.calls import rpc_attributes, rpc_name
+from rpc.tracing.span import Attributes, Kind, part_of
 from rpc.transport import open_channel
 from tokenmill.v1 import worker_pb2, worker_pb2_grpc
 
 LOGGER = logging.getLogger("tokenmill.gateway.worker")
 DESCRIBE_TIMEOUT_SECONDS = 5.0
+GENERATE = "/tokenmill.v1.WorkerService/GenerateMany"
 
 
 class WorkerClient:
@@ -130,12 +134,13 @@ class WorkerClient:
         """
         if self._session is None or self._session.is_over:
             self._session = WorkerSession(self._stub, self._on_idle)
-        call = self._session.begin(start_message(model, rows, fingerprint), deadline)
-        self._idle.clear()
-        try:
-            yield call
-        finally:
-            call.end()
+        with part_of(current_span(), rpc_name(GENERATE), Kind.CLIENT, _attributes(rows)) as span:
+            call = self._session.begin(start_message(model, rows, fingerprint), deadline, span.context)
+            self._idle.clear()
+            try:
+                yield call
+            finally:
+                call.end()
 
     @property
     def _running_calls(self) -> int:
@@ -204,3 +209,8 @@ class WorkerClient:
         else:
             log.event(LOGGER, logging.INFO, "worker found again", target=self.target)
         self._on_change()
+
+
+def _attributes(rows: Sequence[Row]) -> Attributes:
+    replayed = sum(row.generated_prefix for row in rows)
+    return {**rpc_attributes(GENERATE), "tokenmill.rows": len(rows), "tokenmill.replayed_tokens": replayed}

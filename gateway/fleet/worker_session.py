@@ -7,6 +7,7 @@ import itertools
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import Context
 from typing import Any
 
 import grpc
@@ -16,6 +17,7 @@ from gateway.fleet.worker_call import WorkerCall
 from rpc.call_record import current_request_id
 from rpc.errors import ServiceError, unavailable
 from rpc.status import to_duration, translated_errors
+from rpc.tracing.trace_context import TraceContext
 from tokenmill.v1 import worker_pb2
 
 PEER = "the model worker"
@@ -38,8 +40,9 @@ class WorkerSession:
         self._wanted = asyncio.Event()  # something is to be sent
         self._read = self._told_read = 0  # responses
         self._failure: ServiceError | None = None
-        self._sending = asyncio.create_task(self._send())
-        self._hearing = asyncio.create_task(self._hear())
+        # Not as a part of the call that happens to be the first.
+        self._sending = asyncio.create_task(self._send(), context=Context())
+        self._hearing = asyncio.create_task(self._hear(), context=Context())
 
     @property
     def is_over(self) -> bool:
@@ -51,10 +54,12 @@ class WorkerSession:
         """How many run."""
         return len(self._calls)
 
-    def begin(self, start: worker_pb2.Start, deadline: Deadline) -> WorkerCall:
+    def begin(self, start: worker_pb2.Start, deadline: Deadline, trace: TraceContext | None = None) -> WorkerCall:
         """Begin a call, which is to be ended (`WorkerCall.end`). Precondition: not over."""
         number = next(self._numbers)
         begin = worker_pb2.StartCall(start=start, request_id=current_request_id())
+        if trace is not None:
+            begin.traceparent, begin.tracestate = trace.parent, trace.state
         remaining = deadline.remaining()
         if remaining is not None:
             begin.timeout.CopyFrom(to_duration(remaining))

@@ -21,6 +21,7 @@ from rpc.call import note_end
 from rpc.call_record import CURRENT, REQUEST_ID_KEY, CallRecord, request_id_from
 from rpc.errors import ServiceError, deadline_exceeded, internal
 from rpc.running_calls import RunningCall, RunningCalls
+from rpc.tracing.trace_context import trace_context_from
 
 LOGGER = logging.getLogger("tokenmill.http")
 # Of text, or of token ids in decimal: more than any context holds, and read as JSON in a tenth of a second or so.
@@ -70,15 +71,20 @@ class _HttpCall:
         # The route, never the path that was asked for, and a verb that there is: what callers make up has no place in a
         # log, or among the labels of metrics.
         verb = scope["method"] if scope["method"] in VERBS else "OTHER"
-        method = f"{verb} {getattr(scope.get('route'), 'path', 'unknown')}"
-        self._record = CallRecord(method, request_id_from(self._headers))
+        route = getattr(scope.get("route"), "path", "unknown")
+        self._record = CallRecord(f"{verb} {route}", request_id_from(self._headers))
         self._path_parameters: Mapping[str, str] = scope.get("path_params", {})
         self._handled = handled
         self._calls = handled.calls
+        if not handled.is_quiet:
+            attributes = {"http.request.method": verb, "http.route": route}
+            parent = trace_context_from(self._headers)
+            self._record.span = self._calls.running.tracer.start(self._record.method, parent, attributes)
         self._receive = receive
         self._send = send
         self._began = time.monotonic()
         self._is_started = self._is_stream = self._is_left = False
+        self._status: int | None = None  # that the caller is told
 
     async def handle(self, running: RunningCall) -> None:
         """Answer, whatever happens."""
@@ -158,7 +164,7 @@ class _HttpCall:
         await self._write(b"")
 
     async def _begin(self, status: int, headers: Mapping[str, str]) -> None:
-        self._is_started = True
+        self._is_started, self._status = True, status
         all_headers = {**headers, REQUEST_ID_KEY: self._record.request_id}
         raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in all_headers.items()]
         await self._send({"type": "http.response.start", "status": status, "headers": raw})
@@ -180,9 +186,10 @@ class _HttpCall:
             self._log("CANCELLED")
             raise error
         if not isinstance(error, ServiceError):
-            fields = {"method": self._record.method, "request_id": self._record.request_id}
+            fields = {"method": self._record.method, **self._record.ids}
             LOGGER.error("unhandled exception", exc_info=error, extra={log.FIELDS: fields})
             error = internal()
+        self._status = self._status or status_of(error)
         self._log(error.code.name, reason=error.reason)
         body = dumped(body_of(error))
         if not self._is_started:
@@ -193,5 +200,7 @@ class _HttpCall:
 
     def _log(self, code: str, **fields: str) -> None:
         seconds = time.monotonic() - self._began
+        if self._status is not None:
+            self._record.span.set({"http.response.status_code": self._status})
         metrics = self._calls.running.metrics
         note_end(metrics, self._record, seconds, code, is_quiet=self._handled.is_quiet, fields=fields)

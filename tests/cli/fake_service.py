@@ -34,6 +34,7 @@ class FakeSettings(ServiceSettings):
 class FakeService:
     """Serves nothing, but lives as every service does."""
 
+    name = "fake"
     full_name = "tokenmill.tests.Fake"
 
     def __init__(self, behaviour: Behaviour) -> None:

@@ -99,11 +99,10 @@ async def held(service: TokenizerService) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def tokenizer_tier(folder: Path) -> AsyncIterator[TokenizerTier]:
+async def tokenizer_tier(folder: Path, **given: Any) -> AsyncIterator[TokenizerTier]:
     """A tokenizer service on a model folder that is written for it."""
-    settings = TokenizerSettings(
-        model=(f"{NAME}={write_model_folder(folder)}",), port=0, drain_seconds=0, threads=1, template_seconds=20.0
-    )
+    common = {"port": 0, "drain_seconds": 0, "threads": 1, "template_seconds": 20.0}
+    settings = TokenizerSettings(model=(f"{NAME}={write_model_folder(folder)}",), **(common | given))
     service = TokenizerService(settings)
     async with ready(service, settings) as server, open_channel(server) as channel:
         stub = tokenizer_pb2_grpc.TokenizerServiceStub(channel)

@@ -43,6 +43,7 @@ class ScriptedService:
     start: Callable[[], Awaitable[None]] = nothing
     broken: asyncio.Event = field(default_factory=asyncio.Event)
     ends: list[str] = field(default_factory=list)
+    name: str = "scripted"
     full_name: str = FULL_NAME
 
     def register(self, server: grpc.aio.Server) -> None:

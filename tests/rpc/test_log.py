@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rpc import log
+from rpc.call_record import CURRENT, CallRecord
+from rpc.tracing.span import PassedOn
+from rpc.tracing.trace_context import TraceContext
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,6 +52,20 @@ def test_an_event_is_one_json_object(capsys):
     (line,) = written(capsys).splitlines()
     fields = json.loads(line)
     assert (fields["level"], fields["message"], fields["tokens"]) == ("info", "two\nlines", 3)
+
+
+def test_lines_about_a_call_have_its_ids(capsys):
+    log.configure("json", "info")
+    trace = TraceContext("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7")
+    before = CURRENT.set(CallRecord("/any", "mine", span=PassedOn(trace)))
+    log.event(LOGGER, logging.WARNING, "within")
+    log.event(LOGGER, logging.WARNING, "about another", request_id="other")
+    CURRENT.reset(before)
+    log.event(LOGGER, logging.WARNING, "outside")
+    within, other, outside = map(json.loads, written(capsys).splitlines())
+    assert (within["request_id"], within["trace_id"]) == ("mine", trace.trace_id)
+    assert other["request_id"] == "other"
+    assert not {"request_id", "trace_id"} & outside.keys()
 
 
 def test_an_event_is_one_console_line(capsys):
