@@ -85,6 +85,21 @@ class Catalogue:
         same = (model.name, model.vocabulary_fingerprint)
         return sum((ready.name, ready.vocabulary_fingerprint) == same for ready in self._workers.ready_models())
 
+    def described(self) -> list[dict[str, object]]:
+        """Every model, for whoever operates the gateway."""
+        return [
+            {
+                "name": model.name,
+                "base": model.base,
+                "aliases": self.aliases_of(model),
+                "quantization": model.quantization,
+                "vocabulary_fingerprint": model.vocabulary_fingerprint,
+                "context_length": model.context_length,
+                "ready_workers": self.ready_workers(model),
+            }
+            for model in self.models(ALL_MODELS)
+        ]
+
     def _tell_hidden(self, described: Mapping[str, ServedModel]) -> None:
         for name in described.keys() & (self._aliases.keys() - self._hidden):
             self._hidden.add(name)

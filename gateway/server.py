@@ -64,8 +64,8 @@ class GatewayService:
         self._starting = asyncio.create_task(self._start_waiting())
         pipeline = Pipeline(self._admission, self._tokenizers, self._workers)
         self._metrics = GatewayMetrics(self._admission, self._workers, self._services)
-        catalogue = Catalogue(self._workers, aliases)
-        self._inference = Inference(pipeline, catalogue, self._tokenizers, self._metrics, Quotas())
+        self._catalogue = Catalogue(self._workers, aliases)
+        self._inference = Inference(pipeline, self._catalogue, self._tokenizers, self._metrics, Quotas())
         deadlines = DeadlineLimits(settings.default_deadline_seconds, settings.max_deadline_seconds)
         self._callers = Callers(deadlines, access)
         self._settings = settings
@@ -131,6 +131,11 @@ class GatewayService:
         """Never return: a gateway outlives what is behind it."""
         await asyncio.Event().wait()
         raise AssertionError("unreachable")
+
+    def describe(self) -> dict[str, object]:
+        """The models, and who computes them, by address."""
+        tiers = {"workers": self._workers.described(), "tokenizers": self._services.described()}
+        return {"models": self._catalogue.described(), **tiers}
 
     def stop_accepting(self) -> None:
         """Refuse new requests."""

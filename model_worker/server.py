@@ -18,6 +18,7 @@ from model_worker.batching.generation_loop import GenerationLoop
 from model_worker.batching.refusals import RequestFailed
 from model_worker.batching.row_events import FailedEvent, RowEvent, TokensEvent
 from model_worker.batching.scheduler import SchedulerLimits
+from model_worker.described import described
 from model_worker.engine import Engine, OutOfMemory
 from model_worker.engines.choice import load_engine
 from model_worker.loading.load_errors import LoadError
@@ -103,6 +104,15 @@ class WorkerService:
     async def wait_broken(self) -> str:
         """Return once the engine has failed as a whole."""
         return await self._broken
+
+    def describe(self) -> dict[str, object]:
+        """Its model, and how far loading it has come."""
+        identity, progress = self._servicer.identity, self._servicer.progress
+        own = {"worker_id": identity.worker_id, "instance_id": identity.instance_id}
+        generating = self._servicer.generating
+        model = {"name": identity.model} if generating is None else described(generating)
+        loading = None if progress is None else {"stage": progress.stage, "fraction": round(progress.fraction, 3)}
+        return {**own, "loading": loading, "models": [model]}
 
     def stop_accepting(self) -> None:
         """Refuse new rows; those that run go on."""

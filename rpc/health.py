@@ -1,7 +1,7 @@
 """`grpc.health.v1`: what this process says about itself.
 
 `liveness` is SERVING once the event loop runs; `readiness`, the empty name and the service's own name only after a
-warm-up token was really made, and no longer from the first SIGTERM on.
+warm-up token was really made, not while an operator has drained it, and no longer from the first SIGTERM on.
 """
 
 from __future__ import annotations
@@ -35,14 +35,22 @@ class Health:
         self._ready_names = ("", READINESS, service_name)
         self._states = dict.fromkeys((LIVENESS, *self._ready_names), NOT_SERVING)
         self._changed = asyncio.Event()
+        self._is_able = False
+        self.is_drained = False  # by an operator
 
     def set_live(self) -> None:
         """The loop runs and answers, ready or not."""
         self._set([LIVENESS], SERVING)
 
     def set_ready(self, *, ready: bool) -> None:
-        """Tell probes and watchers whether calls are welcome."""
-        self._set(self._ready_names, SERVING if ready else NOT_SERVING)
+        """Tell probes and watchers whether calls are welcome, unless it is drained."""
+        self._is_able = ready
+        self._tell_readiness()
+
+    def set_drained(self, *, drained: bool) -> None:
+        """Tell them that calls are not welcome although they would be answered, or take that back."""
+        self.is_drained = drained
+        self._tell_readiness()
 
     @property
     def is_ready(self) -> bool:
@@ -72,6 +80,9 @@ class Health:
                 yield health_pb2.HealthCheckResponse(status=state)
                 sent = state
             await changed.wait()
+
+    def _tell_readiness(self) -> None:
+        self._set(self._ready_names, SERVING if self._is_able and not self.is_drained else NOT_SERVING)
 
     def _set(self, names: list[str] | tuple[str, ...], state: health_pb2.HealthCheckResponse.ServingStatus) -> None:
         self._states.update(dict.fromkeys(names, state))

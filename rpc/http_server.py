@@ -7,13 +7,14 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from typing import Any
 
 import uvicorn
 
 from rpc.http_connection import AsgiApp, Connection, ConnectionRules
 from rpc.start_error import StartError
 from rpc.tls.server import ServerTls
-from rpc.transport import join_address
+from rpc.transport import HANDSHAKE_SECONDS, join_address
 
 MAX_HEADER_BYTES = 64 * 1024
 BACKLOG = 2048
@@ -90,7 +91,18 @@ class _Uvicorn(uvicorn.Server):
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        """In place of uvicorn's own, which leaves a handshake the minute that asyncio gives it."""
+        config, loop = self.config, asyncio.get_running_loop()
+        make: Any = config.http_protocol_class
+        connection = partial(make, config=config, server_state=self.server_state, app_state={})
+        seconds = None if config.ssl is None else HANDSHAKE_SECONDS
+        self.servers = [
+            await loop.create_server(
+                connection, sock=one, ssl=config.ssl, backlog=config.backlog, ssl_handshake_timeout=seconds
+            )
+            for one in sockets or ()
+        ]
+        self.started = True
         self.listening.set()
 
 

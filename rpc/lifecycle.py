@@ -7,6 +7,7 @@ within grace → cancel → exit 0. A second signal exits now.
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import logging
 import os
 import signal
@@ -22,12 +23,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from rpc import log
+from rpc.admin.app import Operated
+from rpc.admin.port import open_admin_port
 from rpc.health import LIVENESS, Health
-from rpc.http_connection import HEADER_SECONDS, ConnectionRules
 from rpc.http_server import HttpServer
 from rpc.interceptor import CallInterceptor
 from rpc.metrics import LoopMetrics, make_registry
-from rpc.metrics_port import MAX_CONNECTIONS, MetricsApp
+from rpc.metrics_port import open_metrics_port
 from rpc.reloaded import RefusedContentError
 from rpc.running_calls import CLEAN_UP_SECONDS, RunningCalls
 from rpc.service import Service, Surroundings
@@ -67,6 +69,7 @@ class Server:
         self._loop_metrics = LoopMetrics()
         self.registry = make_registry(self._loop_metrics, self._interceptor.running.metrics)
         self.metrics_port: HttpServer | None = None
+        self.admin_port: HttpServer | None = None
         self._watching: asyncio.Task[None] | None = None  # the event loop
         self._grpc = make_server(self._interceptor)
 
@@ -98,7 +101,9 @@ class Server:
         except RuntimeError as error:  # lost the race for the port
             raise StartError(f"cannot listen on {address}") from error
         await self.service.listen(self._surroundings())
-        await self._open_metrics_port()
+        settings = self.settings
+        self.metrics_port = await open_metrics_port(settings.host, settings.metrics_port, self.registry, self.health)
+        self.admin_port = await open_admin_port(settings.admin_port, self._operated())
         await self._grpc.start()
         self._watching = asyncio.create_task(self._loop_metrics.watch())
         self.health.set_live()
@@ -154,22 +159,13 @@ class Server:
         ended = await self._interceptor.running.finish(grace)
         await stopped
         await self.service.close()
-        if self.metrics_port is not None:
-            await self.metrics_port.close()
+        for port in (self.metrics_port, self.admin_port):
+            if port is not None:
+                await port.close()
         if self._watching is not None:
             self._watching.cancel()
         await asyncio.to_thread(self._tracer.close)
         log.event(LOGGER, logging.INFO, "stopped", ended_calls=ended)
-
-    async def _open_metrics_port(self) -> None:
-        """Errors: StartError."""
-        if self.settings.metrics_port is None:
-            return
-        app = MetricsApp(self.registry, self.health)
-        rules = ConnectionRules(MAX_CONNECTIONS, HEADER_SECONDS, peers=None, stranger_app=app)
-        self.metrics_port = HttpServer(app, self.settings.host, self.settings.metrics_port, rules)
-        await self.metrics_port.listen()
-        log.event(LOGGER, logging.INFO, "listening for metrics", port=self.metrics_port.port)
 
     async def _take_in(self) -> None:
         """Return once every call that has come in by now is being handled.
@@ -186,6 +182,10 @@ class Server:
             with suppress(grpc.aio.AioRpcError):  # it is too busy even for that
                 await health.Check(request, timeout=TAKE_IN_SECONDS)
 
+    def _operated(self) -> Operated:
+        service = self.service
+        return Operated(service.full_name, self.settings, self.health, self._interceptor.running, service.describe)
+
     def _surroundings(self) -> Surroundings:
         return Surroundings(self._interceptor.running, self.health, self.port, self.registry, self._tls)
 
@@ -200,6 +200,8 @@ def _identity(settings: ServiceSettings) -> ServerTls | None:
 def run(make_service: Callable[[], Service], settings: ServiceSettings, program: str) -> NoReturn:
     """The `main` of every service: serve until stopped, then leave with the right exit code."""
     log.configure(settings.log_format, settings.log_level)
+    # Where every thread stands, on stderr: the only thing that a process can be asked whose event loop is stuck.
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
     # Never closed: that would wait for threads, and one that is still loading a model cannot be interrupted.
     runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
     try:

@@ -16,6 +16,8 @@ from rpc.log_writer import LogWriter
 
 LOGGER = logging.getLogger("tokenmill.log")
 LogFormat = Literal["json", "console"]
+OURS = "tokenmill"  # the logger that all of ours are below
+LEVELS = ("debug", "info", "warning", "error")
 FIELDS = "fields"
 FLUSH_SECONDS = 1.0  # that the end of a process waits for a reader of its log
 MAX_CAUSES = 8  # of one exception that are logged; a chain can be a circle
@@ -29,10 +31,32 @@ def configure(log_format: LogFormat, level: str) -> None:
     """
     handler = LogWriter(sys.stderr)
     handler.setFormatter(JsonFormatter() if log_format == "json" else ConsoleFormatter())
-    least = logging.getLevelNamesMapping()[level.upper()]
-    logging.basicConfig(handlers=[handler], level=max(least, logging.WARNING), force=True)
+    logging.basicConfig(handlers=[handler], force=True)
     logging.captureWarnings(capture=True)
-    logging.getLogger("tokenmill").setLevel(least)
+    set_level(level)
+
+
+def set_level(level: str | None, logger: str = OURS) -> None:
+    """Have `logger`, one of ours, log from `level` on; all of ours if not given; None: as the others of ours.
+
+    Errors: ValueError saying what there is.
+    """
+    known = _ours()
+    if logger not in known:
+        raise ValueError(f"logger: must be one of {', '.join(sorted(known))}")
+    if level not in LEVELS and (level is not None or logger == OURS):
+        raise ValueError(f"level: must be one of {', '.join(LEVELS)}{'' if logger == OURS else ', null'}")
+    least = logging.NOTSET if level is None else logging.getLevelNamesMapping()[level.upper()]
+    known[logger].setLevel(least)
+    if logger == OURS:
+        logging.getLogger().setLevel(max(least, logging.WARNING))
+
+
+def levels() -> dict[str, object]:
+    """What is logged now: the level of ours, those of single loggers of ours, and the names there are."""
+    known = _ours()
+    own = {name: _level_name(logger) for name, logger in known.items() if logger.level and name != OURS}
+    return {"level": _level_name(known[OURS]), "loggers": own, "known_loggers": sorted(known)}
 
 
 def flush() -> bool:
@@ -44,6 +68,11 @@ def flush() -> bool:
 def event(logger: logging.Logger, level: int, message: str, **fields: object) -> None:
     """Log `message` with structured `fields`."""
     logger.log(level, message, extra={FIELDS: fields})
+
+
+def announce(logger: logging.Logger, message: str, **fields: object) -> None:
+    """Log a warning whatever the level: for what an operator does, above all to the levels themselves."""
+    logger.handle(logger.makeRecord(logger.name, logging.WARNING, "", 0, message, (), None, extra={FIELDS: fields}))
 
 
 def loop_exception(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -102,6 +131,19 @@ def frames(error: BaseException) -> list[str]:
     """Where `error` came from."""
     trace = traceback.extract_tb(error.__traceback__)
     return [f"{PurePath(frame.filename).name}:{frame.lineno} {frame.name}" for frame in trace]
+
+
+def _ours() -> dict[str, logging.Logger]:
+    """Loggers are made as modules are imported, and a name that is asked for later must not make another."""
+    ours = logging.getLogger(OURS)
+    made = list(logging.Logger.manager.loggerDict.items())
+    return {OURS: ours} | {
+        name: logger for name, logger in made if isinstance(logger, logging.Logger) and name.startswith(f"{OURS}.")
+    }
+
+
+def _level_name(logger: logging.Logger) -> str:
+    return logging.getLevelName(logger.level).lower()
 
 
 def timestamp(seconds: float) -> str:

@@ -5,13 +5,18 @@ It never speaks TLS and asks for no credential: whoever reaches it sees counts, 
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from rpc import log
 from rpc.health import Health
+from rpc.http_connection import HEADER_SECONDS, ConnectionRules
+from rpc.http_server import HttpServer
 from rpc.metrics import TEXT_TYPE, text_of
 
+LOGGER = logging.getLogger("tokenmill.lifecycle")
 MAX_CONNECTIONS = 64  # a scraper or two, and probes
 _TEXT = "text/plain; charset=utf-8"
 
@@ -41,3 +46,17 @@ class MetricsApp:
             case "/ready":
                 return (200, _TEXT, b"ready\n") if self._health.is_ready else (503, _TEXT, b"not ready\n")
         return 404, _TEXT, b"there are /metrics, /health and /ready\n"
+
+
+async def open_metrics_port(
+    host: str, port: int | None, registry: CollectorRegistry, health: Health
+) -> HttpServer | None:
+    """Listen, if there is to be such a port. Errors: StartError."""
+    if port is None:
+        return None
+    app = MetricsApp(registry, health)
+    rules = ConnectionRules(MAX_CONNECTIONS, HEADER_SECONDS, peers=None, stranger_app=app)
+    server = HttpServer(app, host, port, rules)
+    await server.listen()
+    log.event(LOGGER, logging.INFO, "listening for metrics", port=server.port)
+    return server

@@ -46,6 +46,11 @@ class RunningCalls:
         finally:
             self.discard(call)
 
+    @property
+    def working_calls(self) -> int:
+        """How many do work."""
+        return sum(call.is_work for call in self._calls)
+
     def add(self, call: RunningCall) -> None:
         """Count `call`."""
         self._calls.add(call)

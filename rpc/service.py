@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -56,6 +57,10 @@ class Service(Protocol):
 
     async def wait_broken(self) -> str:
         """Return a sentence once the service cannot go on; never return otherwise."""
+        ...
+
+    def describe(self) -> Mapping[str, object]:
+        """What it serves and with what, as values that JSON has, for whoever operates it; while it loads, too."""
         ...
 
     def stop_accepting(self) -> None:

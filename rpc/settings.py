@@ -68,13 +68,19 @@ class ServiceSettings:
         at_least=0,
         at_most=65535,
     )
+    admin_port: int | None = option(
+        "port for whoever operates this process, on 127.0.0.1 whatever --host says (docs/admin.md); 0 picks a free one",
+        None,
+        at_least=0,
+        at_most=65535,
+    )
     otlp_traces_endpoint: str | None = option(
         "http:// or https:// address of a collector, for OpenTelemetry traces by gRPC (needs the extra otel)",
         None,
     )
     reflection: bool = option("answer gRPC server reflection", True)
     ssl_certfile: Path | None = option(
-        "certificate chain in PEM: TLS on all ports but that of metrics; read again when changed, as are the next two",
+        "certificate chain in PEM: TLS on the ports for callers; read again when changed, as are the next two",
         None,
     )
     ssl_keyfile: Path | None = option("its key in PEM, unencrypted", None)

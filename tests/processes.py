@@ -51,6 +51,13 @@ class Process:
             self._more.clear()
             await self._more.wait()
 
+    async def wrote(self, text: str) -> None:
+        """Return once a line, of the log or not, holds `text`."""
+        while not any(text in line for line in self.lines):
+            assert not self._reading.done(), f"{text!r} was never written, only {self.lines}"
+            self._more.clear()
+            await self._more.wait()
+
     async def exit_code(self) -> int:
         """The exit code, once the process has ended and all of its lines are read."""
         await self._reading

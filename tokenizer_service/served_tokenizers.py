@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rpc.errors import invalid_field, unknown_model
@@ -32,6 +32,10 @@ class ServedTokenizers:
 
     def __init__(self, tokenizers: Sequence[ServedTokenizer]) -> None:
         self._by_name = {tokenizer.name: tokenizer for tokenizer in tokenizers}
+
+    def __iter__(self) -> Iterator[ServedTokenizer]:
+        """Each of them."""
+        return iter(self._by_name.values())
 
     def find(self, name: str) -> ServedTokenizer:
         """The tokenizer of the model `name`; empty: the only one. Errors: ServiceError."""

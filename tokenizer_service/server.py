@@ -70,6 +70,10 @@ class TokenizerService:
         await asyncio.Event().wait()
         raise AssertionError("unreachable")
 
+    def describe(self) -> dict[str, object]:
+        """Every tokenizer; none while they are loaded."""
+        return {"models": [_described(one) for one in self._servicer.tokenizers or ()]}
+
     def stop_accepting(self) -> None:
         """Nothing to do: calls take milliseconds."""
 
@@ -91,3 +95,16 @@ class TokenizerService:
         with suppress(NoChatTemplate, TemplateError):  # no chats, or a template that wants more than this
             await encoder.encode_chat(Chat([Message("user", "warm-up")]), EncodeOptions())
         return ServedTokenizer(name, loaded, fingerprint, encoder, Decoder(loaded, self._pool))
+
+
+def _described(served: ServedTokenizer) -> dict[str, object]:
+    return {
+        "name": served.name,
+        "vocabulary_fingerprint": served.vocabulary_fingerprint,
+        "template_fingerprint": served.template_fingerprint,
+        "vocabulary_size": served.loaded.vocabulary_size,
+        "pad_token_id": served.loaded.pad_token_id,
+        "bos_token_id": served.loaded.bos_token_id,
+        "eos_token_ids": list(served.loaded.eos_token_ids),
+        "artefact_bytes": len(served.loaded.artefact),
+    }

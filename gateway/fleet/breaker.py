@@ -28,6 +28,13 @@ class Breaker:
         """Whether nothing may pass now."""
         return self._failures >= FAILURES and self._clock() < self._closed_until
 
+    @property
+    def state(self) -> str:
+        """As people call it."""
+        if self._failures < FAILURES:
+            return "closed"
+        return "open" if self.is_open else "half open"
+
     def enter(self) -> None:
         """Note that a request passes; half open, no other one does for as long as the last pause was."""
         if self._failures >= FAILURES:

@@ -68,6 +68,11 @@ class TokenizerInstance:
         """Calls that run there."""
         return len(self._calls)
 
+    def described(self) -> dict[str, object]:
+        """For whoever operates the gateway."""
+        state = {"ready": self.is_ready, "breaker": self.breaker.state, "silent": self._is_silent}
+        return {"target": self.target, **state, "leaving": self.is_leaving, "calls": self.outstanding}
+
     async def ask(self, call: Callable[[Stub], Awaitable[Answer]], seconds: float) -> Answer:
         """The answer to `call`, which is given up after `seconds` or when the service falls silent.
 

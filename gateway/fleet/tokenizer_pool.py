@@ -69,6 +69,10 @@ class TokenizerPool:
         """How many services are."""
         return len(self._ready())
 
+    def described(self) -> list[dict[str, object]]:
+        """Every client of a service, for whoever operates the gateway."""
+        return [instance.described() for instance in self._members]
+
     async def ask(
         self, call: Callable[[Stub], Awaitable[Answer]], deadline: Deadline, seconds: float | None = None
     ) -> Answer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -94,6 +95,11 @@ class WorkerClient:
             kv_tokens_used=report.kv_tokens_used,
             kv_tokens_total=report.kv_tokens_total,
         )
+
+    def described(self) -> dict[str, object]:
+        """For whoever operates the gateway: what people are shown, and where it is and how it fares."""
+        own = {"target": self.target, "breaker": self.breaker.state, "lost": self._is_lost, "leaving": self.is_leaving}
+        return {**own, "calls": self._running_calls, **dataclasses.asdict(self.state())}
 
     def candidate(self, cached_tokens: int) -> Candidate:
         """What the choice of a worker looks at, for a request of whose prompts it has computed so much before."""

@@ -88,6 +88,10 @@ class WorkerPool:
             states.setdefault(worker.instance_id or worker.target, worker.state())
         return list(states.values())
 
+    def described(self) -> list[dict[str, object]]:
+        """Every client of a worker, for whoever operates the gateway."""
+        return [worker.described() for worker in self._workers]
+
     def is_expected(self, model: ServedModel) -> bool:
         """Whether its vocabulary is the one that the tokenizer service has for it."""
         return self.vocabularies.is_expected(model)

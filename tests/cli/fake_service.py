@@ -65,6 +65,9 @@ class FakeService:
             await asyncio.Event().wait()
         return "the engine is broken"
 
+    def describe(self) -> dict[str, object]:
+        return {}
+
     def stop_accepting(self) -> None:
         """Nothing is accepted anyway."""
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
 import sys
 import threading
 from typing import TYPE_CHECKING, Literal
 
+from rpc import log
 from rpc.lifecycle import run
 from rpc.settings import ServiceSettings, from_command_line, option
 from rpc.start_error import StartError
@@ -25,7 +27,9 @@ class MillSettings(ServiceSettings):
     """A service for the tests of the lifecycle."""
 
     port: int = option("port to listen on", 0, at_least=0, at_most=65535)
-    behaviour: Literal["serve", "load for ever", "start error", "start exception", "break"] = option("what it does")
+    behaviour: Literal["serve", "load for ever", "start error", "start exception", "break", "stuck loop"] = option(
+        "what it does"
+    )
 
 
 async def echo(requests: AsyncIterator[worker_pb2.WorkerServiceGenerateRequest], context: object) -> AsyncIterator[
@@ -53,6 +57,14 @@ class Mill(ScriptedService):
                 raise StartError("the millstone is missing")
             case "start exception":
                 raise KeyError("secret of the mill")
+            case "stuck loop":
+                log.event(logging.getLogger("tokenmill.mill"), logging.INFO, "stuck")
+                stick_for_ever("secret of the mill")
+
+
+def stick_for_ever(_secret: str) -> None:
+    """As something that should not have been called on an event loop."""
+    threading.Event().wait()
 
 
 if __name__ == "__main__":

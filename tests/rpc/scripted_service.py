@@ -63,6 +63,9 @@ class ScriptedService:
         await self.broken.wait()
         return "the engine is gone"
 
+    def describe(self) -> dict[str, object]:
+        return {"models": ["scripted"]}
+
     def stop_accepting(self) -> None:
         self.ends.append("stop accepting")
 
