@@ -6,11 +6,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from cli import bench, chat, doctor, generate, health, key, models, up
+from cli import admin, bench, chat, doctor, generate, health, key, models, up
 from cli.failure import CommandError, tell
 from tokenmill_client import TokenmillError
 
-COMMANDS = (up, chat, generate, models, health, bench, doctor, key)
+COMMANDS = (up, chat, generate, models, health, bench, doctor, key, admin)
 INTERRUPTED = 130
 
 
