@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from cli.environment import left_out
 from cli.log_line import LogLine
 from cli.progress import StartProgress
 from cli.readiness import follow_loading, wait_ready
@@ -146,6 +148,8 @@ class LocalStack:
 
     async def _start(self) -> None:
         options, modules = self.options, self.options.modules
+        if names := left_out(os.environ):
+            self.progress.note(f"started without {', '.join(names)}: here it is no TLS, no keys, and ports of its own")
         tokenizer = await self._launch("tokenizer", modules.tokenizer, options.tokenizer_command())
         worker = await self._launch("worker", modules.worker, options.worker_command())
         self.addresses["tokenizer"] = f"{HOST}:{await tokenizer.port()}"

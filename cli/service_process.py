@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Self
 
 from cli import tied
+from cli.environment import for_services
 from cli.log_line import LogLine
 
 KEPT_LINES = 12  # of a failed service: enough for its error, few enough to read
@@ -43,7 +44,7 @@ class ServiceProcess:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
-            env=os.environ | OFFLINE,
+            env=for_services(os.environ) | OFFLINE,
             start_new_session=True,
         )
         return cls(name, process, on_line)
