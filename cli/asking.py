@@ -6,6 +6,7 @@ import argparse
 import os
 from typing import Any
 
+from cli.seconds import seconds
 from cli.tls import add_tls, channel_options, credentials
 from tokenmill_client import Client, Parameters, Retries
 
@@ -28,7 +29,7 @@ def add_gateway(parser: argparse.ArgumentParser) -> None:
     help_text = "key or token; better as TOKENMILL_API_KEY, which no list of processes shows"
     parser.add_argument("--api-key", metavar="KEY", help=help_text)
     add_tls(parser)
-    parser.add_argument("--timeout", type=float, metavar="SECONDS", help="how long a call may take")
+    parser.add_argument("--timeout", type=seconds, metavar="SECONDS", help="how long a call may take")
 
 
 def add_parameters(parser: argparse.ArgumentParser) -> None:

@@ -11,6 +11,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from cli.failure import UNAVAILABLE
 from cli.readiness import LOCAL_CHANNEL_OPTIONS
+from cli.seconds import seconds
 from cli.tls import add_tls, channel_options, credentials
 
 PORTS = {"gateway": 50051, "tokenizer": 50052, "worker": 50053}
@@ -25,7 +26,7 @@ def add_to(commands: Any) -> None:
     parser.add_argument("address", nargs="*", help="HOST:PORT; not given: the three usual ones on this machine")
     add_tls(parser)
     parser.add_argument("--live", action="store_true", help="ask only whether they live")
-    parser.add_argument("--timeout", type=float, default=SECONDS, metavar="SECONDS", help="(default: %(default)s)")
+    parser.add_argument("--timeout", type=seconds, default=SECONDS, metavar="SECONDS", help="(default: %(default)s)")
     parser.set_defaults(run=run)
 
 
