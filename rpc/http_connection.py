@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -14,8 +15,13 @@ from rpc.errors import ServiceError
 from rpc.tls.peers import AcceptedPeers
 
 AsgiApp: TypeAlias = Callable[[Any, Any, Any], Awaitable[None]]
+# Lines of a head; browsers and proxies need a third of that. Each costs the event loop a microsecond or more, so that a
+# head of nothing but lines, which comes in one piece, would hold it up.
+MAX_HEAD_LINES = 200
 HEADER_SECONDS = 20.0  # a request's head is one packet or a few; who needs longer holds a connection for nothing
 _FULL = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+_END_OF_HEAD = re.compile(rb"\n\r?\n")
 _TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
 
@@ -56,6 +62,13 @@ class Connection(H11Protocol):
         else:
             self._end_timer()
 
+    def handle_events(self) -> None:
+        """What has come of the next request, be it new or behind the one before."""
+        if self.conn.their_state is h11.IDLE and self._has_too_many_lines():
+            self._leave(_TOO_LARGE)
+        else:
+            super().handle_events()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """The end."""
         self._end_timer()
@@ -78,6 +91,11 @@ class Connection(H11Protocol):
         if not self.transport.is_closing():
             self.transport.write(last_words)
             self.transport.close()
+
+    def _has_too_many_lines(self) -> bool:
+        come, _ = self.conn.trailing_data
+        end = _END_OF_HEAD.search(come)
+        return come.count(b"\n", 0, end.start() if end else len(come)) > MAX_HEAD_LINES
 
     def _is_stranger(self) -> bool:
         if self._rules.peers is None:

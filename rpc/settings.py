@@ -74,6 +74,13 @@ class ServiceSettings:
         at_least=0,
         at_most=65535,
     )
+    max_connection_age_seconds: float | None = option(
+        "after so long, give or take a tenth, gRPC callers open another connection, perhaps to another instance; calls "
+        "on the old one go on; none: never",
+        None,
+        at_least=0.1,
+        at_most=86400,
+    )
     otlp_traces_endpoint: str | None = option(
         "http:// or https:// address of a collector, for OpenTelemetry traces by gRPC (needs the extra otel)",
         None,

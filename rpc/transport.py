@@ -53,13 +53,19 @@ CHANNEL_OPTIONS = [
 ]
 
 
-def make_server(*interceptors: grpc.aio.ServerInterceptor) -> grpc.aio.Server:  # type: ignore[type-arg]
+def make_server(
+    *interceptors: grpc.aio.ServerInterceptor,  # type: ignore[type-arg]
+    max_connection_age_seconds: float | None = None,
+) -> grpc.aio.Server:
     """A server that takes calls in the order in which they come in, whatever their methods.
 
     Generated code adds its handlers in two ways. Of those that are registered by method, the library keeps a queue for
     each; without them there is one for all, so that the answer to a call says that none that came before still waits.
     """
-    server = grpc.aio.server(interceptors=interceptors, options=SERVER_OPTIONS)
+    options = list(SERVER_OPTIONS)
+    if max_connection_age_seconds is not None:
+        options.append(("grpc.max_connection_age_ms", round(max_connection_age_seconds * 1000)))
+    server = grpc.aio.server(interceptors=interceptors, options=options)
     server.add_registered_method_handlers = lambda *_: None  # type: ignore[attr-defined]
     return server
 

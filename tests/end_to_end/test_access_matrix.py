@@ -11,8 +11,12 @@ import grpc
 import pytest
 import pytest_asyncio
 from google.protobuf import descriptor_pool
+from grpc.aio._server import Server
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from gateway.http.app import _wrong_method
+from gateway.server import GatewayService
+from gateway.settings import GatewaySettings
 from rpc.status import from_rpc_error
 from tests.end_to_end.access import RIGHT_KEY, Issuer, credentials, write_access
 from tests.end_to_end.http import CHAT, COMPLETIONS, HTTP, RESPONSES, chat, completion, http_stack, url_of
@@ -20,6 +24,7 @@ from tests.end_to_end.requests import chat as chat_request
 from tests.end_to_end.requests import generate
 from tests.end_to_end.stack import NAME, Stack, TokenizerTier, running_stack
 from tests.end_to_end.tls_stack import CALLER, Identities, https_client, secure_channel
+from tests.serving import listening
 from tokenmill.v1 import gateway_pb2, gateway_pb2_grpc
 
 if TYPE_CHECKING:
@@ -152,8 +157,27 @@ async def test_the_tables_have_every_service_method_and_route(port: Port) -> Non
     assert RPCS.keys() == set(INFERENCE.methods_by_name)
     http = port.stack.gateway_service.http
     assert http is not None
-    served = {(method, route.path) for route in http._app.routes for method in route.methods or () if method != "HEAD"}  # type: ignore[attr-defined]
+    routes = http._app.routes  # type: ignore[attr-defined]
+    served = {(method, route.path) for route in routes for method in route.methods or () if method != "HEAD"}
     assert served == ROUTES.keys()
+    # One that takes every method is there to say that another one is meant.
+    assert {route.path for route in routes if route.methods is None} == {path for _, path in ROUTES}
+    assert {route.endpoint.handler for route in routes if route.methods is None} == {_wrong_method}
+
+
+async def test_nothing_is_served_that_reflection_does_not_tell_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    added: list[str] = []
+    add = Server.add_generic_rpc_handlers
+
+    def noted(server: Server, handlers: Any) -> None:
+        added.extend(handler.service_name() for handler in handlers)
+        add(server, handlers)
+
+    monkeypatch.setattr(Server, "add_generic_rpc_handlers", noted)
+    nobody = ("127.0.0.1:1",)
+    own = GatewaySettings(port=0, drain_seconds=0, tokenizer=nobody, worker=nobody)
+    async with listening(GatewayService(own), own):
+        assert sorted(added) == sorted(SERVICES)
 
 
 @pytest.mark.parametrize("credential", CREDENTIALS)
