@@ -111,8 +111,10 @@ class WorkerService:
         own = {"worker_id": identity.worker_id, "instance_id": identity.instance_id}
         generating = self._servicer.generating
         model = {"name": identity.model} if generating is None else described(generating)
-        loading = None if progress is None else {"stage": progress.stage, "fraction": round(progress.fraction, 3)}
-        return {**own, "loading": loading, "models": [model]}
+        progress_shown = (
+            None if progress is None else {"stage": progress.stage, "fraction": round(progress.fraction, 3)}
+        )
+        return {**own, "progress": progress_shown, "models": [model]}
 
     def stop_accepting(self) -> None:
         """Refuse new rows; those that run go on."""

@@ -11,15 +11,18 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import PurePath
-from types import FrameType
-from typing import Any
+from types import AsyncGeneratorType, FrameType, GeneratorType
 
 MAX_THREADS = 500
 MAX_FRAMES = 50  # of one stack, the newest
-# That are looked at: a task costs some 10 µs of the event loop, and calls wait meanwhile.
-MAX_TASKS = 10_000
-_WRAPPERS = frozenset({"async_generator_asend", "async_generator_athrow", "coroutine_wrapper"})
+# That are looked at: each costs some 20 µs of the event loop, and calls wait meanwhile.
+MAX_TASKS = 5_000
 MAX_STACKS = 200  # of tasks; thousands of calls stand at a few places
+_NAMES: dict[type, tuple[str, str]] = {
+    GeneratorType: ("gi_frame", "gi_yieldfrom"),
+    AsyncGeneratorType: ("ag_frame", "ag_await"),
+}
+_WRAPPERS = frozenset({"async_generator_asend", "async_generator_athrow", "coroutine_wrapper"})
 
 
 def threads() -> dict[str, object]:
@@ -41,8 +44,18 @@ def threads() -> dict[str, object]:
 def tasks() -> dict[str, object]:
     """The tasks of the running event loop by where they wait, newest frame first; most tasks first."""
     alive = asyncio.all_tasks()
-    places = Counter(tuple(_frames_of_task(task)) for task in islice(alive, MAX_TASKS))
-    shown = [{"tasks": tasks, "frames": list(frames)} for frames, tasks in places.most_common(MAX_STACKS)]
+    places: Counter[tuple[object, ...]] = Counter()
+    frames_at: dict[tuple[object, ...], list[FrameType]] = {}
+    for task in islice(alive, MAX_TASKS):
+        frames = list(_awaiting(task.get_coro()))
+        # Lines are looked up below, once for each place.
+        place = tuple((frame.f_code, frame.f_lasti) for frame in frames)
+        places[place] += 1
+        frames_at[place] = frames
+    shown = [
+        {"tasks": count, "frames": [_place(frame) for frame in frames_at[place][: -MAX_FRAMES - 1 : -1]]}
+        for place, count in places.most_common(MAX_STACKS)
+    ]
     left_out = len(alive) - sum(count for _, count in places.most_common(MAX_STACKS))
     return {"count": len(alive), "left_out": left_out, "stacks": shown}
 
@@ -55,26 +68,16 @@ def _frames_of_thread(frame: FrameType | None) -> list[str]:
     return frames
 
 
-def _frames_of_task(task: asyncio.Task[Any]) -> list[str]:
-    """From where it waits to where it began. `Task.get_stack` has the last of these only."""
-    frames = [_place(frame) for frame in _awaiting(task.get_coro())]
-    return frames[: -MAX_FRAMES - 1 : -1]
-
-
 def _awaiting(outermost: object) -> Iterator[FrameType]:
-    """The frames of a coroutine, of what it awaits, and so on."""
+    """The frames of a coroutine, of what it awaits, and so on. `Task.get_stack` has the first of these only."""
     awaited: object = outermost
     for _ in range(10 * MAX_FRAMES):  # a chain of awaits has an end; whoever reads this should not have to trust that
-        if frame := _attribute(awaited, "frame"):
+        frame_name, next_name = _NAMES.get(type(awaited), ("cr_frame", "cr_await"))  # gRPC's own coroutines have these
+        if frame := getattr(awaited, frame_name, None):
             yield frame
-        awaited = _attribute(awaited, "await") or _attribute(awaited, "yieldfrom") or _wrapped(awaited)
+        awaited = getattr(awaited, next_name, None) or _wrapped(awaited)
         if awaited is None:
             return
-
-
-def _attribute(awaited: object, name: str) -> Any:
-    """Of a coroutine, a generator or an asynchronous generator, which have it by different names."""
-    return next((value for kind in ("cr", "gi", "ag") if (value := getattr(awaited, f"{kind}_{name}", None))), None)
 
 
 def _wrapped(awaited: object) -> object | None:

@@ -61,7 +61,7 @@ async def test_a_worker_shows_its_model(tier: TokenizerTier) -> None:
         [model] = told["models"]
         description = await stack.worker.GetWorker(worker_pb2.GetWorkerRequest())
         assert (told["worker_id"], told["instance_id"]) == (description.worker_id, description.instance_id)
-        assert told["loading"] == {"stage": "ready", "fraction": 1.0}
+        assert told["progress"] == {"stage": "ready", "fraction": 1.0}
         for name in ("quantization", "dtype", "device", "vocabulary_fingerprint", "max_num_seqs", "context_length"):
             assert model[name] == getattr(description, name)
         assert model["name"] == NAME

@@ -18,6 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from gateway.settings import GatewaySettings
 from model_worker.settings import WorkerSettings
 from rpc.admin import port as admin_port
+from rpc.admin import stacks
 from rpc.admin.app import ROUTES
 from rpc.admin.shown_settings import shown
 from rpc.health import NOT_SERVING, SERVING
@@ -337,6 +338,14 @@ class TestWhatItShows:
             assert len(response.content) < 50_000
         for task in waiting:
             task.cancel()
+
+    async def test_what_is_left_out_is_counted(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(stacks, "MAX_TASKS", 3)
+        monkeypatch.setattr(stacks, "MAX_STACKS", 1)
+        async with operated() as (_, _, client):
+            told = (await client.get("/tasks")).json()
+            [stack] = told["stacks"]
+            assert stack["tasks"] + told["left_out"] == told["count"] > 3
 
     async def test_threads_are_shown_by_name_and_without_what_they_hold(self) -> None:
         release, entered = asyncio.Event(), asyncio.Event()
