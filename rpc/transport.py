@@ -29,6 +29,7 @@ MAX_PENDING_CALLS = 100_000
 MAX_CALLS_PER_CONNECTION = 20_000
 MAX_CONNECTIONS = 16_384  # to one port; each costs memory and a file descriptor, and those beyond are closed at once
 IDLE_SECONDS = 900  # without a call a connection is closed; its owner's library opens another with the next call
+MAX_METADATA_BYTES = 16 * 1024  # of a call, each entry with 32 bytes more; the largest thing in it is a token
 HANDSHAKE_SECONDS = 20  # a few round trips; who takes longer holds a connection for nothing
 SERVER_OPTIONS = [
     *SHARED_OPTIONS,
@@ -37,7 +38,9 @@ SERVER_OPTIONS = [
     # A second server on a taken port must fail, not steal calls.
     ("grpc.so_reuseport", 0),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-    ("grpc.max_metadata_size", 16 * 1024),
+    # Both, or the library refuses by chance what is a little larger.
+    ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+    ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
     ("grpc.max_concurrent_streams", MAX_CALLS_PER_CONNECTION),
     ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS),
     ("grpc.max_connection_idle_ms", IDLE_SECONDS * 1000),
