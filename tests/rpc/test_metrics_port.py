@@ -8,6 +8,7 @@ import httpx2
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from rpc.metrics_port import MAX_CONNECTIONS
 from rpc.start_error import StartError
 from tests.rpc.scripted_service import GENERATE, ScriptedService, channel_to, connected, settings
 from tests.serving import RunningServer, listening
@@ -68,6 +69,16 @@ async def test_a_port_that_is_taken_keeps_the_service_from_starting() -> None:
         with pytest.raises(StartError, match="cannot listen on"):
             async with listening(ScriptedService(), settings(metrics_port=server.metrics_port.port)):
                 pass
+
+
+async def test_connections_are_bounded() -> None:
+    async with connected(ScriptedService(), **METRICS) as (server, _):
+        assert server.metrics_port is not None
+        where = "127.0.0.1", server.metrics_port.port
+        opened = [await asyncio.open_connection(*where) for _ in range(MAX_CONNECTIONS + 1)]
+        assert (await opened[-1][0].read()).startswith(b"HTTP/1.1 503")
+        for _, writer in opened:
+            writer.transport.abort()
 
 
 async def test_without_the_option_there_is_no_port() -> None:
