@@ -28,13 +28,6 @@ class Breaker:
         """Whether nothing may pass now."""
         return self._failures >= FAILURES and self._clock() < self._closed_until
 
-    @property
-    def state(self) -> str:
-        """As people call it."""
-        if self._failures < FAILURES:
-            return "closed"
-        return "open" if self.is_open else "half open"
-
     def enter(self) -> None:
         """Note that a request passes; half open, no other one does for as long as the last pause was."""
         if self._failures >= FAILURES:
@@ -57,3 +50,10 @@ class Breaker:
         self._is_tried = False
         if self._failures >= FAILURES:
             self._closed_until = self._clock() + self._pause
+
+    @property
+    def state(self) -> str:
+        """As people call it."""
+        if self._failures < FAILURES:
+            return "closed"
+        return "open" if self.is_open else "half open"

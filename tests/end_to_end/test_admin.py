@@ -13,6 +13,8 @@ import httpx2
 import pytest
 
 from cli.failure import UNAVAILABLE, WRONG_USAGE
+from gateway.server import GatewayService
+from gateway.settings import GatewaySettings
 from model_worker.engines.fake_faults import Gate
 from rpc.admin.app import ROUTES
 from rpc.status import from_rpc_error
@@ -20,7 +22,7 @@ from tests.end_to_end.http import HTTP, url_of
 from tests.end_to_end.requests import chat, generate, message
 from tests.end_to_end.stack import NAME, Stack, TokenizerTier, address, gated_stack, reached, running_stack
 from tests.end_to_end.test_command import command
-from tests.serving import ready
+from tests.serving import listening, ready
 from tokenizer_service.server import TokenizerService
 from tokenizer_service.settings import TokenizerSettings
 from tokenmill.v1 import worker_pb2
@@ -78,6 +80,17 @@ async def test_a_gateway_shows_its_models_and_who_computes_them(tier: TokenizerT
         assert (worker["ready"], worker["breaker"], worker["lost"], worker["models"]) == (True, "closed", False, [NAME])
         assert tokenizer["target"] == address(tier.server)
         assert (tokenizer["ready"], tokenizer["breaker"]) == (True, "closed")
+
+
+async def test_a_gateway_that_waits_for_the_others_shows_whom_it_waits_for() -> None:
+    nobody = {"tokenizer": ("127.0.0.1:1",), "worker": ("127.0.0.1:2", "127.0.0.1:3")}
+    own = GatewaySettings(port=0, drain_seconds=0, **nobody, admin_port=0)
+    async with listening(GatewayService(own), own) as server, admin_of(server) as client:
+        told = (await client.get("/models")).json()
+        assert told["models"] == []
+        workers = {worker["target"]: worker["ready"] for worker in told["workers"]}
+        assert workers == dict.fromkeys(nobody["worker"], False)
+        assert [tokenizer["target"] for tokenizer in told["tokenizers"]] == list(nobody["tokenizer"])
 
 
 async def test_a_tokenizer_service_shows_its_tokenizers(tier: TokenizerTier) -> None:

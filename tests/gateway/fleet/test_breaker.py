@@ -34,6 +34,17 @@ def test_half_open_lets_one_request_pass_until_it_succeeds():
     assert not breaker.is_open
 
 
+def test_its_states_have_names():
+    clock = Clock()
+    assert Breaker(clock).state == "closed"
+    breaker = opened(clock)
+    assert breaker.state == "open"
+    clock.now += FIRST_PAUSE_SECONDS
+    assert breaker.state == "half open"
+    breaker.succeed()
+    assert breaker.state == "closed"
+
+
 def test_a_trial_that_nobody_reports_on_is_forgotten():
     clock = Clock()
     breaker = opened(clock)
