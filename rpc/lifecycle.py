@@ -26,13 +26,14 @@ from rpc.health import LIVENESS, Health
 from rpc.http_connection import HEADER_SECONDS, ConnectionRules
 from rpc.http_server import HttpServer
 from rpc.interceptor import CallInterceptor
-from rpc.metrics import LoopMetrics, make_registry
+from rpc.metrics import LoopMetrics, ServiceMetrics, make_registry
 from rpc.metrics_port import MAX_CONNECTIONS, MetricsApp
 from rpc.reloaded import RefusedContentError
 from rpc.running_calls import CLEAN_UP_SECONDS, RunningCalls
 from rpc.service import Service, Surroundings
 from rpc.settings import ServiceSettings
 from rpc.start_error import StartError
+from rpc.tls.expiry import CertificateMetrics
 from rpc.tls.server import ServerTls, server_tls
 from rpc.tracing.choice import tracer_for
 from rpc.transport import join_address, make_server, open_channel
@@ -65,7 +66,12 @@ class Server:
         running = RunningCalls(tracer=self._tracer)
         self._interceptor = CallInterceptor(service.check_caller, self._tls.peers if self._tls else None, running)
         self._loop_metrics = LoopMetrics()
-        self.registry = make_registry(self._loop_metrics, self._interceptor.running.metrics)
+        self._certificates = CertificateMetrics()
+        if self._tls is not None:
+            self._certificates.follow("server", self._tls.pem)
+        own = ServiceMetrics(service.name, lambda: self.health.is_ready, self._stop.is_set)
+        calls = self._interceptor.running.metrics
+        self.registry = make_registry(own, self._loop_metrics, calls, self._certificates)
         self.metrics_port: HttpServer | None = None
         self._watching: asyncio.Task[None] | None = None  # the event loop
         self._grpc = make_server(self._interceptor)
@@ -187,7 +193,8 @@ class Server:
                 await health.Check(request, timeout=TAKE_IN_SECONDS)
 
     def _surroundings(self) -> Surroundings:
-        return Surroundings(self._interceptor.running, self.health, self.port, self.registry, self._tls)
+        running, certificates = self._interceptor.running, self._certificates
+        return Surroundings(running, self.health, self.port, self.registry, certificates, self._tls)
 
 
 def _identity(settings: ServiceSettings) -> ServerTls | None:

@@ -69,6 +69,11 @@ class TokenizerPool:
         """How many services are."""
         return len(self._ready())
 
+    @property
+    def open_breakers(self) -> int:
+        """Services that have failed again and again, and have not answered since."""
+        return sum(instance.breaker.has_opened for instance in self._members)
+
     async def ask(
         self, call: Callable[[Stub], Awaitable[Answer]], deadline: Deadline, seconds: float | None = None
     ) -> Answer:

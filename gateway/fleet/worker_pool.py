@@ -46,6 +46,9 @@ class WorkerPool:
         self._failover_seconds = failover_seconds
         self._budget = RetryBudget()
         self._affinity = PrefixAffinity()
+        # By model, since the start: what was sent to workers, and how much of that to fill rows up to the longest one.
+        self.sent_tokens: Counter[str] = Counter()
+        self.sent_padding_tokens: Counter[str] = Counter()
         self._random = random.Random()  # noqa: S311 - who takes a request is no secret
         self._workers = Members(
             sources, lambda target, on_change: WorkerClient(target, default_max_new_tokens, on_change, clock, tls), tls
@@ -80,6 +83,11 @@ class WorkerPool:
     def refused_workers(self) -> int:
         """How many were refused for their vocabulary."""
         return self.vocabularies.refused_workers
+
+    @property
+    def open_breakers(self) -> int:
+        """Workers that have failed again and again, and have not answered since."""
+        return sum(worker.breaker.has_opened for worker in self._workers)
 
     def states(self) -> list[WorkerState]:
         """Every worker, for people; once, also while it is called anew with other certificates."""
@@ -123,6 +131,7 @@ class WorkerPool:
         worker, served = self._choose(asked, prompts, work, avoided)
         for prompt in prompts:
             self._affinity.note(prompt, worker.instance_id)
+        self._count_sent(served.base, rows)
         load = worker.load
         sent = load.send(work)
         worker.breaker.enter()
@@ -156,6 +165,13 @@ class WorkerPool:
             return False
         await asyncio.sleep(min(seconds, ROOM_SECONDS))
         return True
+
+    def _count_sent(self, model: str, rows: Sequence[Row]) -> None:
+        """As one tensor."""
+        lengths = [len(row.ids) for row in rows]
+        tensor = max(lengths) * len(rows)
+        self.sent_tokens[model] += tensor
+        self.sent_padding_tokens[model] += tensor - sum(lengths)
 
     def _choose(
         self, asked: Asked, prompts: Collection[PromptKey], work: Work, avoided: Collection[str]

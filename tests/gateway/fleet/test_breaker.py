@@ -34,6 +34,16 @@ def test_half_open_lets_one_request_pass_until_it_succeeds():
     assert not breaker.is_open
 
 
+def test_it_has_opened_until_a_request_succeeds():
+    clock = Clock()
+    breaker = opened(clock)
+    clock.now += FIRST_PAUSE_SECONDS
+    assert breaker.has_opened, "half open"
+    breaker.enter()
+    breaker.succeed()
+    assert not breaker.has_opened
+
+
 def test_a_trial_that_nobody_reports_on_is_forgotten():
     clock = Clock()
     breaker = opened(clock)
