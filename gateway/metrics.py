@@ -22,6 +22,8 @@ TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64,
 REQUEST_SECONDS = (0.01, 0.04, 0.16, 0.64, 1.25, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
 UNKNOWN_MODEL = ""  # of a request that got no further than its model's name
 FAILED = "ERROR"
+# There with zeros from a model's first request on: the first increase of what was not there is invisible to Prometheus.
+USUAL_CODES = ("OK", "CANCELLED", "RESOURCE_EXHAUSTED", "UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL")
 
 
 class GatewayMetrics(Metrics):
@@ -29,6 +31,7 @@ class GatewayMetrics(Metrics):
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self._models: set[str] = set()  # with a request so far
         model = ("model_name",)
         self._requests = Counter(
             "tokenmill_requests", "Requests that have ended, by status code.", (*model, "code"), registry=None
@@ -104,6 +107,7 @@ class GatewayMetrics(Metrics):
                 code = "DEADLINE_EXCEEDED" if deadline.remaining() == 0 else "CANCELLED"
             raise
         finally:
+            self._begin(request.model)
             self._requests.labels(request.model, code).inc()
             self._prompt_tokens.labels(request.model).inc(total.prompt_tokens)
             self._cached_tokens.labels(request.model).inc(total.cached_prompt_tokens)
@@ -127,6 +131,13 @@ class GatewayMetrics(Metrics):
         if isinstance(event, OutputFinished) and later_tokens > 0:
             seconds = event.timing.total - event.timing.time_to_first_token
             self._each_token.labels(request.model).observe(seconds / later_tokens)
+
+    def _begin(self, model: str) -> None:
+        """Have what was never heard of so far."""
+        if model not in self._models:
+            self._models.add(model)
+            for code in USUAL_CODES:
+                self._requests.labels(model, code)
 
 
 class RequestMetrics:

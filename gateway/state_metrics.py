@@ -145,9 +145,11 @@ def _of_workers(of_model: Mapping[str, Sequence[WorkerState]]) -> Iterator[Metri
     used = _gauge("tokenmill_kv_tokens_used", "Tokens in K/V memory.")
     capacity = _gauge("tokenmill_kv_tokens_capacity", "Tokens that K/V memory holds.")
     for name, states in of_model.items():
-        ready = [state for state in states if state.ready]
+        ready = [state for state in states if state.ready and not state.refused]
+        refused = sum(state.ready and state.refused for state in states)
         workers.add_metric((name, "ready"), len(ready))
-        workers.add_metric((name, "not_ready"), len(states) - len(ready))
+        workers.add_metric((name, "refused"), refused)
+        workers.add_metric((name, "not_ready"), len(states) - len(ready) - refused)
         rows.add_metric((name, "running"), sum(state.running for state in ready))
         rows.add_metric((name, "waiting"), sum(state.waiting for state in ready))
         most_rows.add_metric((name,), sum(state.max_rows for state in ready))

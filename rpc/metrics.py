@@ -115,9 +115,11 @@ class ServiceMetrics(Metrics):
         """All of it."""
         build = GaugeMetricFamily("tokenmill_build_info", "Always 1: what is running.", labels=("service", "version"))
         build.add_metric((self._service, version("tokenmill")), 1)
-        yield build
-        yield GaugeMetricFamily("tokenmill_ready", "1 if calls are welcome, as health says.", int(self._is_ready()))
-        yield GaugeMetricFamily("tokenmill_draining", "1 from the signal to stop on.", int(self._is_draining()))
+        ready = GaugeMetricFamily("tokenmill_ready", "1 if calls are welcome, as health says.", labels=("service",))
+        ready.add_metric((self._service,), int(self._is_ready()))
+        draining = GaugeMetricFamily("tokenmill_draining", "1 from the signal to stop on.", labels=("service",))
+        draining.add_metric((self._service,), int(self._is_draining()))
+        yield from (build, ready, draining)
 
 
 def make_registry(*collectors: Collector) -> CollectorRegistry:

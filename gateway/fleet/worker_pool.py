@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 from gateway.deadline import Deadline
 from gateway.fleet.affinity import PrefixAffinity, PromptKey
@@ -93,7 +94,9 @@ class WorkerPool:
         """Every worker, for people; once, also while it is called anew with other certificates."""
         states: dict[str, WorkerState] = {}
         for worker in self._workers:
-            states.setdefault(worker.instance_id or worker.target, worker.state())
+            is_refused = not all(map(self.is_expected, worker.models))
+            state = replace(worker.state(), refused=is_refused)
+            states.setdefault(worker.instance_id or worker.target, state)
         return list(states.values())
 
     def is_expected(self, model: ServedModel) -> bool:

@@ -22,7 +22,7 @@ from gateway.generation import (
     TotalUsage,
     Usage,
 )
-from gateway.metrics import GatewayMetrics
+from gateway.metrics import USUAL_CODES, GatewayMetrics
 from rpc.errors import internal, unavailable
 from rpc.metrics import make_registry, text_of
 
@@ -147,7 +147,8 @@ def test_a_model_that_is_not_found_is_not_a_label():
         ):
             raise KeyError(name)
     requests = {key: value for key, value in samples(metrics).items() if key[0] == "tokenmill_requests_total"}
-    assert requests == {("tokenmill_requests_total", "INTERNAL", ""): 3}
+    assert requests.pop(("tokenmill_requests_total", "INTERNAL", "")) == 3
+    assert requests == {("tokenmill_requests_total", code, ""): 0 for code in USUAL_CODES if code != "INTERNAL"}
 
 
 def test_how_long_turns_took_to_come_is_counted_by_model():

@@ -42,8 +42,10 @@ class Surroundings:
         return self.workers
 
 
-def worker(number: int = 1, *, ready: bool = True, models: tuple[str, ...] = (MODEL, "adapter")) -> WorkerState:
-    return WorkerState(str(number), ready, models, 4, 1, 32, 100, 1000)
+def worker(
+    number: int = 1, *, ready: bool = True, refused: bool = False, models: tuple[str, ...] = (MODEL, "adapter")
+) -> WorkerState:
+    return WorkerState(str(number), ready, refused, models, 4, 1, 32, 100, 1000)
 
 
 def metrics_of(around: Surroundings) -> StateMetrics:
@@ -52,7 +54,7 @@ def metrics_of(around: Surroundings) -> StateMetrics:
 
 def test_what_there_is_now_is_looked_up():
     around = Surroundings(
-        [worker(), worker(2, ready=False)],
+        [worker(), worker(2, ready=False), worker(3, refused=True)],
         {MODEL: LaneState(3, 2, 70, 1024, 5000.0)},
         sent_tokens={MODEL: 90},
         sent_padding_tokens={MODEL: 20},
@@ -63,7 +65,7 @@ def test_what_there_is_now_is_looked_up():
     assert told["tokenmill_requests_waiting_limit", MODEL] == 1024
     assert told["tokenmill_waiting_tokens", MODEL] == 70
     assert told["tokenmill_waiting_tokens_limit", MODEL] == 5000
-    assert told["tokenmill_workers", MODEL, "ready"] == told["tokenmill_workers", MODEL, "not_ready"] == 1
+    assert [told["tokenmill_workers", MODEL, state] for state in ("ready", "not_ready", "refused")] == [1, 1, 1]
     assert told["tokenmill_rows", MODEL, "running"] == 4
     assert told["tokenmill_rows_limit", MODEL] == 32
     assert told["tokenmill_kv_tokens_used", MODEL] == 100

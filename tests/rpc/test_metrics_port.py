@@ -96,7 +96,7 @@ async def test_it_says_what_runs_and_whether_that_takes_calls() -> None:
 def _state(server: RunningServer) -> dict[str, str]:
     lines = [line.split() for line in text_of(server.registry).decode().splitlines() if not line.startswith("#")]
     told = {line[0]: line[1] for line in lines if len(line) == 2}
-    return {name: told[f"tokenmill_{name}"] for name in ("ready", "draining")}
+    return {name: told[f'tokenmill_{name}{{service="scripted"}}'] for name in ("ready", "draining")}
 
 
 async def test_health_over_http_is_that_of_grpc() -> None:
