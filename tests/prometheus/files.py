@@ -1,0 +1,52 @@
+"""The files that Prometheus and Grafana get, and what stands in them."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from typing import Any
+
+import yaml
+
+from tests.conftest import REPOSITORY
+
+FILES = REPOSITORY / "deploy" / "charts" / "tokenmill" / "files"
+RULES, DASHBOARD = FILES / "tokenmill.rules.yaml", FILES / "dashboard.json"
+RULE_TESTS = REPOSITORY / "deploy" / "prometheus" / "tokenmill.rules.test.yaml"
+RUNBOOKS = REPOSITORY / "docs" / "runbooks"
+
+
+@cache
+def rules() -> list[dict[str, Any]]:
+    """All of them, in order."""
+    return [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+
+
+def alerts() -> dict[str, dict[str, Any]]:
+    """By their names."""
+    return {rule["alert"]: rule for rule in rules() if "alert" in rule}
+
+
+def records() -> dict[str, str]:
+    """The expressions of recording rules, by their names."""
+    return {rule["record"]: rule["expr"] for rule in rules() if "record" in rule}
+
+
+@cache
+def dashboard() -> dict[str, Any]:
+    """As Grafana reads it."""
+    return dict(json.loads(DASHBOARD.read_text()))
+
+
+def panels() -> list[dict[str, Any]]:
+    """Those with lines in them."""
+    return [panel for panel in dashboard()["panels"] if panel["type"] != "row"]
+
+
+def panel_expressions() -> dict[str, str]:
+    """By the panel's title and the line's legend."""
+    return {
+        f"{panel['title']}: {target['legendFormat']}": target["expr"]
+        for panel in panels()
+        for target in panel["targets"]
+    }
