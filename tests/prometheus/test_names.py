@@ -96,6 +96,10 @@ async def test_every_state_tier_and_service_that_is_asked_for_is_told(told: Told
                 assert value in told[metric][label], where
 
 
+async def test_the_gateway_tells_of_both_of_its_certificates(told: Told) -> None:
+    assert told["tokenmill_certificate_expiry_timestamp_seconds"]["certificate"] == {"server", "client"}
+
+
 async def test_every_legend_names_labels_that_are_left(told: Told) -> None:
     for panel in panels():
         for target in panel["targets"]:
