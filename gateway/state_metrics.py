@@ -43,7 +43,7 @@ class Tier(Protocol):
 
     @property
     def open_breakers(self) -> int:
-        """How many have failed again and again, and not answered since."""
+        """How many are ready, have failed again and again, and not answered since."""
         ...
 
 
@@ -118,7 +118,7 @@ class StateMetrics(Metrics):
         yield GaugeMetricFamily("tokenmill_tokenizers_ready", "Tokenizer services.", self._tokenizers.ready)
         retries = CounterMetricFamily("tokenmill_retries", "Attempts after a lost one.", labels=("tier",))
         broken = GaugeMetricFamily(
-            "tokenmill_breakers_open", "Who has failed again and again, and not answered since.", labels=("tier",)
+            "tokenmill_breakers_open", "Who is ready and fails again and again.", labels=("tier",)
         )
         for tier, pool in tiers.items():
             retries.add_metric((tier,), pool.retries)

@@ -71,8 +71,8 @@ class TokenizerPool:
 
     @property
     def open_breakers(self) -> int:
-        """Services that have failed again and again, and have not answered since."""
-        return sum(instance.breaker.has_opened for instance in self._members)
+        """Services that say they are ready, have failed again and again, and have not answered since."""
+        return sum(instance.is_ready and instance.breaker.has_opened for instance in self._members)
 
     async def ask(
         self, call: Callable[[Stub], Awaitable[Answer]], deadline: Deadline, seconds: float | None = None

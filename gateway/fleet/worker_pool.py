@@ -87,8 +87,8 @@ class WorkerPool:
 
     @property
     def open_breakers(self) -> int:
-        """Workers that have failed again and again, and have not answered since."""
-        return sum(worker.breaker.has_opened for worker in self._workers)
+        """Workers that say they are ready, have failed again and again, and have not answered since."""
+        return sum(worker.is_ready and worker.breaker.has_opened for worker in self._workers)
 
     def states(self) -> list[WorkerState]:
         """Every worker, for people; once, also while it is called anew with other certificates."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import subprocess
 import sys
@@ -10,11 +11,19 @@ from collections import defaultdict
 import pytest
 import yaml
 
+from gateway.settings import GatewaySettings
+from model_worker.settings import WorkerSettings
 from tests.conftest import REPOSITORY
 from tests.prometheus.files import DASHBOARD, RULE_TESTS, RUNBOOKS, alerts, dashboard, panel_expressions, panels
 from tests.prometheus.promql import asked
+from tokenizer_service.settings import TokenizerSettings
 
 SOURCES = ("gateway", "model_worker", "rpc", "tokenizer_service")
+OPTIONS = {
+    field.name.replace("_", "-")
+    for settings in (GatewaySettings, TokenizerSettings, WorkerSettings)
+    for field in dataclasses.fields(settings)
+}
 SECTIONS = ["What it means", "What callers feel", "Look here", "Do this", "It is over when"]
 
 
@@ -51,6 +60,15 @@ def test_what_a_runbook_says_of_the_log_is_what_is_logged(name: str) -> None:
     messages = re.findall(r'`"([^"`]+)"`', (RUNBOOKS / f"{name}.md").read_text())
     sources = "".join(path.read_text() for folder in SOURCES for path in (REPOSITORY / folder).rglob("*.py"))
     assert [message for message in messages if f'"{message}"' not in sources] == []
+
+
+@pytest.mark.parametrize("name", alerts())
+def test_a_runbook_names_options_and_files_that_there_are(name: str) -> None:
+    text = (RUNBOOKS / f"{name}.md").read_text()
+    options = set(re.findall(r"`--([\w-]+)", text))
+    assert options <= OPTIONS
+    for link in re.findall(r"\]\(([^)#]+)", text):
+        assert (RUNBOOKS / link).is_file(), link
 
 
 def test_every_alert_fires_in_one_unit_test_and_does_not_in_another() -> None:
