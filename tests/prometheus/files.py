@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import cache
 from typing import Any
 
@@ -30,6 +31,13 @@ def alerts() -> dict[str, dict[str, Any]]:
 def records() -> dict[str, str]:
     """The expressions of recording rules, by their names."""
     return {rule["record"]: rule["expr"] for rule in rules() if "record" in rule}
+
+
+def runbook_queries() -> list[str]:
+    """What runbooks have a person ask Prometheus."""
+    texts = [path.read_text() for path in sorted(RUNBOOKS.glob("*.md"))]
+    code = [span.replace("\n", " ") for text in texts for span in re.findall(r"`([^`]+)`", text)]
+    return sorted({span for span in code if re.search(r"\b(?:tokenmill|vllm|process)[_:]\w|^up$", span)})
 
 
 @cache

@@ -18,7 +18,7 @@ from tests.conftest import REPOSITORY
 from tests.end_to_end.access import RIGHT_KEY, entry, write_keys
 from tests.end_to_end.requests import Stopping, generate
 from tests.end_to_end.tls_stack import caller_of, tls_stack
-from tests.prometheus.files import RUNBOOKS, alerts, panels, records
+from tests.prometheus.files import alerts, panels, records, runbook_queries
 from tests.prometheus.promql import asked
 
 if TYPE_CHECKING:
@@ -28,8 +28,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 # What Prometheus adds to what it scrapes; `namespace` is there in Kubernetes.
 OF_TARGETS = {"job", "instance", "namespace"}
 OF_PROMETHEUS = {"up": set[str]()}
-CODE = re.compile(r"`([^`]+)`")
-QUERY = re.compile(r"\b(?:tokenmill|vllm|process)[_:]\w|^up$")
 Told = dict[str, dict[str, set[str]]]  # the values of labels, by metric and label
 
 
@@ -99,13 +97,9 @@ async def test_every_state_tier_and_service_that_is_asked_for_is_told(told: Told
 
 
 async def test_every_query_of_a_runbook_asks_for_what_is_told(told: Told) -> None:
-    for path in RUNBOOKS.glob("*.md"):
-        for query in filter(QUERY.search, CODE.findall(path.read_text())):
-            found = asked(query.replace("\n", " "))
-            for metric, labels in found.metrics.items():
-                family = {metric, f"{metric}_bucket"} & told.keys()
-                assert family or metric in OF_PROMETHEUS, f"{path.name}: {query}"
-                assert labels <= labels_of(metric, told), f"{path.name}: {query}"
+    for query in runbook_queries():
+        for metric, labels in asked(query).metrics.items():
+            assert labels <= labels_of(metric, told), query
 
 
 async def test_the_gateway_tells_of_both_of_its_certificates(told: Told) -> None:

@@ -17,7 +17,7 @@ import yaml
 
 from rpc.metrics import text_of
 from tests.end_to_end.stack import NAME
-from tests.prometheus.files import RULE_TESTS, RULES, alerts, panel_expressions, records, rules
+from tests.prometheus.files import RULE_TESTS, RULES, alerts, panel_expressions, records, rules, runbook_queries
 from tests.prometheus.mill import OTHER, Mill, mill
 from tests.prometheus.prometheus import Prometheus, prometheus, tells
 
@@ -102,6 +102,14 @@ async def test_every_line_of_the_dashboard_has_data(watched: Watched, where: str
         return tells(await watched.prometheus.ask(expression))
 
     await watched.prometheus.until(f"{where}: {expression}", has_data)
+
+
+@pytest.mark.parametrize("query", runbook_queries())
+async def test_every_query_of_a_runbook_has_data(watched: Watched, query: str) -> None:
+    async def has_data() -> bool:
+        return tells(await watched.prometheus.ask(query))
+
+    await watched.prometheus.until(query, has_data)
 
 
 @pytest.mark.parametrize("name", records())
