@@ -12,10 +12,10 @@ PROTOS := $(wildcard protos/tokenmill/v1/*.proto)
 export HF_HUB_OFFLINE := 1
 export TOKENMILL_DEMO_MODEL := $(MODEL)
 
-.PHONY: help setup model run demo test test-fast test-slow test-clients test-page bench check format protos baseline clean
+.PHONY: help setup model run demo test test-fast test-slow test-clients test-page test-prometheus bench check format protos baseline clean
 
 help: ## Explain the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Create the virtual environment with everything in it (the other targets do it themselves)
 
@@ -52,6 +52,9 @@ test-clients: model ## Build and run the clients in other languages, and buf cur
 
 test-page: model ## Drive the page with a headless Chromium and take the screenshots in docs/images
 	@tests/page/test.sh $(BIN)/python $(MODEL)
+
+test-prometheus: $(STAMP) ## Have a real Prometheus scrape the services, and evaluate dashboard and alerts
+	@deploy/prometheus/test.sh $(BIN)/python
 
 check: $(STAMP) ## Check format, lint, types, the contract, and that generated code is in sync
 	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet .

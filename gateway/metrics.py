@@ -1,4 +1,4 @@
-"""What Prometheus is told of the gateway: counted as it happens, or looked up when it asks.
+"""What Prometheus is told of the gateway's requests, counted as it happens.
 
 Labels are few and ours: names of models that are served, codes and reasons of the contract. No text, no tenant.
 """
@@ -6,84 +6,32 @@ Labels are few and ours: names of models that are served, codes and reasons of t
 from __future__ import annotations
 
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 from prometheus_client import Counter, Histogram
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from gateway.deadline import Deadline
-from gateway.fleet.worker_state import WorkerState
 from gateway.generation import Event, Generation, OutputDelta, OutputFailed, OutputFinished, TotalUsage
 from rpc.errors import ServiceError
 from rpc.metrics import Metrics
 
+QUEUE_SECONDS = (0.001, 0.005, 0.02, 0.08, 0.32, 0.64, 1.25, 2.5, 5, 10, 20, 40, 80)
 FIRST_TOKEN_SECONDS = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.25, 2.5, 5, 10, 20, 40, 80)
 TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.25, 2.5)
 REQUEST_SECONDS = (0.01, 0.04, 0.16, 0.64, 1.25, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
 UNKNOWN_MODEL = ""  # of a request that got no further than its model's name
 FAILED = "ERROR"
-
-
-class Admission(Protocol):
-    """How many requests there are."""
-
-    @property
-    def inflight(self) -> int:
-        """Those that are worked on."""
-        ...
-
-    @property
-    def queued(self) -> int:
-        """Those that wait."""
-        ...
-
-
-class Workers(Protocol):
-    """The workers, as they are now."""
-
-    @property
-    def retries(self) -> int:
-        """How often a request went on at another one."""
-        ...
-
-    @property
-    def refused_workers(self) -> int:
-        """How many had another vocabulary than the tokenizer service."""
-        ...
-
-    def states(self) -> Sequence[WorkerState]:
-        """Every one of them."""
-        ...
-
-
-class Tokenizers(Protocol):
-    """The tokenizer services, as they are now."""
-
-    @property
-    def retries(self) -> int:
-        """How often another one was asked."""
-        ...
-
-    @property
-    def ready(self) -> int:
-        """How many are."""
-        ...
+# There with zeros from a model's first request on: the first increase of what was not there is invisible to Prometheus.
+USUAL_CODES = ("OK", "CANCELLED", "RESOURCE_EXHAUSTED", "UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL")
 
 
 class GatewayMetrics(Metrics):
     """The requests of one gateway; event loop only."""
 
-    def __init__(
-        self,
-        admission: Admission,
-        workers: Workers,
-        tokenizers: Tokenizers,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self._models: set[str] = set()  # with a request so far
         model = ("model_name",)
         self._requests = Counter(
             "tokenmill_requests", "Requests that have ended, by status code.", (*model, "code"), registry=None
@@ -101,6 +49,13 @@ class GatewayMetrics(Metrics):
             registry=None,
         )
         self._completion_tokens = Counter("tokenmill_completion_tokens", "Tokens generated.", model, registry=None)
+        self._queue = Histogram(
+            "tokenmill_queue_seconds",
+            "From a request's arrival to its turn, if that came.",
+            model,
+            registry=None,
+            buckets=QUEUE_SECONDS,
+        )
         self._first_token = Histogram(
             "tokenmill_time_to_first_token_seconds",
             "From a request's arrival to the first of its outputs.",
@@ -123,12 +78,12 @@ class GatewayMetrics(Metrics):
             buckets=REQUEST_SECONDS,
         )
         super().__init__(
-            _Now(admission, workers, tokenizers),
             self._requests,
             self._outputs,
             self._prompt_tokens,
             self._cached_tokens,
             self._completion_tokens,
+            self._queue,
             self._first_token,
             self._each_token,
             self._request,
@@ -152,12 +107,17 @@ class GatewayMetrics(Metrics):
                 code = "DEADLINE_EXCEEDED" if deadline.remaining() == 0 else "CANCELLED"
             raise
         finally:
+            self._begin(request.model)
             self._requests.labels(request.model, code).inc()
             self._prompt_tokens.labels(request.model).inc(total.prompt_tokens)
             self._cached_tokens.labels(request.model).inc(total.cached_prompt_tokens)
             self._completion_tokens.labels(request.model).inc(total.completion_tokens)
             if code == "OK":
                 self._request.labels(request.model).observe(self._clock() - request.began)
+
+    def turn(self, model: str, seconds: float) -> None:
+        """The turn of a request for `model`, or an adapter of it, has come after so long."""
+        self._queue.labels(model).observe(seconds)
 
     def first_token(self, request: RequestMetrics) -> None:
         """Its first output has begun."""
@@ -171,6 +131,13 @@ class GatewayMetrics(Metrics):
         if isinstance(event, OutputFinished) and later_tokens > 0:
             seconds = event.timing.total - event.timing.time_to_first_token
             self._each_token.labels(request.model).observe(seconds / later_tokens)
+
+    def _begin(self, model: str) -> None:
+        """Have what was never heard of so far."""
+        if model not in self._models:
+            self._models.add(model)
+            for code in USUAL_CODES:
+                self._requests.labels(model, code)
 
 
 class RequestMetrics:
@@ -197,50 +164,3 @@ class RequestMetrics:
         elif isinstance(event, OutputFinished | OutputFailed):
             self._running -= 1
             self._metrics.ended(self, event)
-
-
-class _Now(Metrics):
-    """What there is at the moment."""
-
-    def __init__(self, admission: Admission, workers: Workers, tokenizers: Tokenizers) -> None:
-        self._admission = admission
-        self._workers = workers
-        self._tokenizers = tokenizers
-
-    def collect(self) -> Iterator[Metric]:
-        """All of it."""
-        yield GaugeMetricFamily("tokenmill_requests_running", "Requests worked on.", self._admission.inflight)
-        yield GaugeMetricFamily("tokenmill_requests_waiting", "Requests that wait.", self._admission.queued)
-        yield GaugeMetricFamily("tokenmill_tokenizers_ready", "Tokenizer services.", self._tokenizers.ready)
-        yield self._retries()
-        yield CounterMetricFamily(
-            "tokenmill_refused_workers",
-            "Workers with another vocabulary than the tokenizer service.",
-            self._workers.refused_workers,
-        )
-        yield from self._of_workers()
-
-    def _retries(self) -> Metric:
-        retries = CounterMetricFamily("tokenmill_retries", "Attempts after a lost one.", labels=("tier",))
-        retries.add_metric(("worker",), self._workers.retries)
-        retries.add_metric(("tokenizer",), self._tokenizers.retries)
-        return retries
-
-    def _of_workers(self) -> Iterator[Metric]:
-        model = ("model_name",)
-        workers = GaugeMetricFamily("tokenmill_workers", "Workers by model and state.", labels=(*model, "state"))
-        rows = GaugeMetricFamily("tokenmill_rows", "Rows at workers by model and state.", labels=(*model, "state"))
-        used = GaugeMetricFamily("tokenmill_kv_tokens_used", "Tokens in K/V memory.", labels=model)
-        capacity = GaugeMetricFamily("tokenmill_kv_tokens_capacity", "Tokens that K/V memory holds.", labels=model)
-        of_model: dict[str, list[WorkerState]] = defaultdict(list)
-        for state in self._workers.states():
-            of_model[state.models[0] if state.models else UNKNOWN_MODEL].append(state)
-        for name, states in of_model.items():
-            ready = [state for state in states if state.ready]
-            workers.add_metric((name, "ready"), len(ready))
-            workers.add_metric((name, "not_ready"), len(states) - len(ready))
-            rows.add_metric((name, "running"), sum(state.running for state in ready))
-            rows.add_metric((name, "waiting"), sum(state.waiting for state in ready))
-            used.add_metric((name,), sum(state.kv_tokens_used for state in ready))
-            capacity.add_metric((name,), sum(state.kv_tokens_total for state in ready))
-        return iter((workers, rows, used, capacity))

@@ -28,6 +28,7 @@ from gateway.metrics import GatewayMetrics
 from gateway.pipeline import Pipeline
 from gateway.servicer import InferenceServicer
 from gateway.settings import GatewaySettings
+from gateway.state_metrics import StateMetrics
 from gateway.tenants import TenantSettingError, check_key, weights_from
 from gateway.tokenizer_client import UNUSABLE_TOKENIZER, TokenizerClient
 from rpc import log
@@ -53,17 +54,17 @@ class GatewayService:
 
     def __init__(self, settings: GatewaySettings) -> None:
         aliases, limits, access = _aliases(settings.model_alias), _limits(settings), _access(settings)
-        tls = _backend_tls(settings)
+        tls = self._backend = _backend_tls(settings)
         workers = _sources("--worker", settings.worker, settings.dns_server)
         services = _sources("--tokenizer", settings.tokenizer, settings.dns_server)
         seconds = settings.failover_seconds
         self._workers = WorkerPool(workers, settings.default_max_new_tokens, failover_seconds=seconds, tls=tls)
         self._services = TokenizerPool(services, settings.tokenizer_attempt_seconds, seconds, tls=tls)
         self._tokenizers = TokenizerClient(self._services, self._workers.vocabularies.learn)
-        self._admission = Admission(limits, self._workers.capacity)
+        self._metrics = GatewayMetrics()
+        self._admission = Admission(limits, self._workers.capacity, on_turn=self._metrics.turn)
         self._starting = asyncio.create_task(self._start_waiting())
         pipeline = Pipeline(self._admission, self._tokenizers, self._workers)
-        self._metrics = GatewayMetrics(self._admission, self._workers, self._services)
         self._catalogue = Catalogue(self._workers, aliases)
         self._inference = Inference(pipeline, self._catalogue, self._tokenizers, self._metrics, Quotas())
         deadlines = DeadlineLimits(settings.default_deadline_seconds, settings.max_deadline_seconds)
@@ -83,6 +84,9 @@ class GatewayService:
     async def listen(self, surroundings: Surroundings) -> None:
         """Tell of itself, and open the HTTP port, if there is to be one. Errors: StartError."""
         surroundings.registry.register(self._metrics)
+        surroundings.registry.register(StateMetrics(self._admission, self._workers, self._services))
+        if (backend := self._backend) is not None:
+            surroundings.certificates.follow("client", lambda: backend.version)
         http_port = self._settings.http_port
         if http_port is None:
             return

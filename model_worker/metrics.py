@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from prometheus_client import Counter, Histogram
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.utils import floatToGoString
 
 from model_worker.batching.load import LoadSnapshot
 from model_worker.batching.row_events import FailedEvent, FinishedEvent, RowEvent
+from model_worker.batching.token_gaps import BOUNDS_SECONDS, TokenGaps
 from model_worker.sequence import FinishReason
 from rpc.metrics import Metrics
 
@@ -31,10 +33,13 @@ _REASONS = {
 class WorkerMetrics(Metrics):
     """The rows of one worker; event loop only."""
 
-    def __init__(self, model: str) -> None:
-        """`model`: the name it is served by, a label of everything; adapters count with it."""
+    def __init__(self, model: str, max_rows: int) -> None:
+        """`model`: the name it is served by, a label of everything; adapters count with it.
+
+        `max_rows`: that are computed at once.
+        """
         self._model = model
-        self._now = _Now(model)
+        self._now = _Now(model, max_rows)
         self._succeeded = Counter(
             "vllm:request_success",
             "Rows that ended normally.",
@@ -65,9 +70,9 @@ class WorkerMetrics(Metrics):
         histograms = (self._first, self._each, self._total, self._queue, self._prefill, self._decode)
         super().__init__(self._now, self._succeeded, self._failed, *counters, *histograms)
 
-    def follow(self, load: Callable[[], LoadSnapshot]) -> None:
-        """Tell of `load` too, from now on: the worker has loaded."""
-        self._now.load = load
+    def follow(self, load: Callable[[], LoadSnapshot], gaps: TokenGaps) -> None:
+        """Tell of `load` and `gaps` too, from now on: the worker has loaded."""
+        self._now.load, self._now.gaps = load, gaps
 
     def ship(self, tensor_tokens: int, tokens: int) -> None:
         """Rows came in a tensor of so many tokens, of which so many are none of the padding."""
@@ -108,10 +113,12 @@ class WorkerMetrics(Metrics):
 class _Now(Metrics):
     """The worker as of its latest step."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, max_rows: int) -> None:
         super().__init__()
         self._labels = (model,)
+        self._max_rows = max_rows
         self.load: Callable[[], LoadSnapshot] = LoadSnapshot
+        self.gaps = TokenGaps()
 
     def collect(self) -> Iterator[Metric]:
         """All of it."""
@@ -120,10 +127,19 @@ class _Now(Metrics):
         yield self._gauge("vllm:num_requests_running", "Rows that are computed.", load.running)
         yield self._gauge("vllm:num_requests_waiting", "Rows that wait.", load.waiting)
         yield self._gauge("vllm:kv_cache_usage_perc", "K/V memory in use, 1 is all of it.", used)
+        yield self._gauge("tokenmill_worker_max_rows", "Rows that are computed at once, at most.", self._max_rows)
         yield self._gauge("tokenmill_worker_kv_tokens", "Tokens that K/V memory holds.", load.kv_tokens_total)
         yield self._counter("vllm:num_preemptions", "Rows that gave way to older ones.", load.preempted)
         yield self._counter("tokenmill_steps", "Steps computed.", load.step)
         yield self._counter("tokenmill_step_tokens", "Tokens computed in them.", load.step_tokens)
+        yield self._token_gaps()
+
+    def _token_gaps(self) -> Metric:
+        name = "vllm:inter_token_latency_seconds"
+        gaps = HistogramMetricFamily(name, "From a token of a row to its next.", labels=("model_name",))
+        bounds = (*map(floatToGoString, BOUNDS_SECONDS), "+Inf")
+        gaps.add_metric(self._labels, list(zip(bounds, self.gaps.cumulative(), strict=True)), self.gaps.sum_seconds)
+        return gaps
 
     def _gauge(self, name: str, text: str, value: float) -> Metric:
         gauge = GaugeMetricFamily(name, text, labels=("model_name",))

@@ -54,7 +54,7 @@ class WorkerService:
         self._display = ProgressDisplay()
         self._broken: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._generation: GenerationLoop | None = None
-        self._metrics = WorkerMetrics(settings.model_name)
+        self._metrics = WorkerMetrics(settings.model_name, settings.max_num_seqs)
         instance_id = uuid.uuid4().hex
         self._servicer = WorkerServicer(
             worker_pb2.GetWorkerResponse(
@@ -94,7 +94,7 @@ class WorkerService:
             on_broken=self._on_broken,
         )
         self._generation.start(asyncio.get_running_loop())
-        self._metrics.follow(self._generation.snapshot)
+        self._metrics.follow(self._generation.snapshot, self._generation.token_gaps)
         await self._warm_up(self._generation)
         defaults = defaults_message(engine.spec.defaults)
         model = ServedModel(self._settings.model_name, fingerprint, engine.spec, defaults, self._settings.seed)

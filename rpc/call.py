@@ -142,7 +142,7 @@ def note_end(
     is_quiet: bool = False,
 ) -> None:
     """Count a call that has ended with `code` after so many seconds, write its log line, and end its span."""
-    metrics.end(record.method, code, seconds)
+    metrics.end(record.method, code, seconds, fields.get("reason", ""))
     log.event(
         LOGGER,
         logging.DEBUG if is_quiet else logging.INFO,

@@ -28,13 +28,14 @@ from rpc.admin.port import open_admin_port
 from rpc.health import LIVENESS, Health
 from rpc.http_server import HttpServer
 from rpc.interceptor import CallInterceptor
-from rpc.metrics import LoopMetrics, make_registry
+from rpc.metrics import LoopMetrics, ServiceMetrics, make_registry
 from rpc.metrics_port import open_metrics_port
 from rpc.reloaded import RefusedContentError
 from rpc.running_calls import CLEAN_UP_SECONDS, RunningCalls
 from rpc.service import Service, Surroundings
 from rpc.settings import ServiceSettings
 from rpc.start_error import StartError
+from rpc.tls.expiry import CertificateMetrics
 from rpc.tls.server import ServerTls, server_tls
 from rpc.tracing.choice import tracer_for
 from rpc.transport import join_address, make_server, open_channel
@@ -67,7 +68,12 @@ class Server:
         running = RunningCalls(tracer=self._tracer)
         self._interceptor = CallInterceptor(service.check_caller, self._tls.peers if self._tls else None, running)
         self._loop_metrics = LoopMetrics()
-        self.registry = make_registry(self._loop_metrics, self._interceptor.running.metrics)
+        self._certificates = CertificateMetrics()
+        if self._tls is not None:
+            self._certificates.follow("server", self._tls.pem)
+        own = ServiceMetrics(service.name, lambda: self.health.is_ready, self._is_draining)
+        calls = self._interceptor.running.metrics
+        self.registry = make_registry(own, self._loop_metrics, calls, self._certificates)
         self.metrics_port: HttpServer | None = None
         self.admin_port: HttpServer | None = None
         self._watching: asyncio.Task[None] | None = None  # the event loop
@@ -183,12 +189,16 @@ class Server:
             with suppress(grpc.aio.AioRpcError):  # it is too busy even for that
                 await health.Check(request, timeout=TAKE_IN_SECONDS)
 
+    def _is_draining(self) -> bool:
+        return self._stop.is_set() or self.health.is_drained
+
     def _operated(self) -> Operated:
         service = self.service
         return Operated(service.full_name, self.settings, self.health, self._interceptor.running, service.describe)
 
     def _surroundings(self) -> Surroundings:
-        return Surroundings(self._interceptor.running, self.health, self.port, self.registry, self._tls)
+        running, certificates = self._interceptor.running, self._certificates
+        return Surroundings(running, self.health, self.port, self.registry, certificates, self._tls)
 
 
 def _identity(settings: ServiceSettings) -> ServerTls | None:

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from rpc.health import Health
 from rpc.interceptor import Metadata
 from rpc.running_calls import RunningCalls
+from rpc.tls.expiry import CertificateMetrics
 from rpc.tls.server import ServerTls
 
 
@@ -23,6 +24,7 @@ class Surroundings:
     health: Health
     port: int  # that gRPC listens on
     registry: CollectorRegistry  # for its metrics
+    certificates: CertificateMetrics  # for those that it shows to others
     tls: ServerTls | None = None  # for its port, too
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 
-from gateway.admission.lane import Lane, Refused
+from gateway.admission.lane import Lane, LaneState, Refused
 from gateway.admission.limits import Limits, Room, room
 from gateway.admission.ticket import Ticket
 from gateway.admission.work import Work
@@ -26,10 +26,13 @@ class Admission:
         limits: Limits,
         capacity: Callable[[str], Capacity | None],
         clock: Callable[[], float] = time.monotonic,
+        on_turn: Callable[[str, float], None] = lambda _model, _seconds: None,
     ) -> None:
+        """`on_turn` is told of whoever's turn has come: the model, and for how long that was waited."""
         self._limits = limits
         self._capacity = capacity
         self._clock = clock
+        self._on_turn = on_turn
         self._lanes: dict[str, Lane] = {}
         self._known: dict[str, Capacity] = {}  # as it was last, for while no worker is ready
         self._turns: dict[Ticket, asyncio.Future[Refused | None]] = {}
@@ -44,6 +47,19 @@ class Admission:
     def queued(self) -> int:
         """Requests that wait."""
         return sum(lane.queued for lane in self._lanes.values())
+
+    @property
+    def models(self) -> Iterable[str]:
+        """Those that were ever asked for."""
+        return self._lanes
+
+    def state(self, model: str) -> LaneState:
+        """What there is of one model now."""
+        limits = self._limits.max_queue, self._room(model).queue_tokens
+        lane = self._lanes.get(model)
+        if lane is None:
+            return LaneState(0, 0, 0, *limits)
+        return LaneState(lane.inflight, lane.queued, lane.queued_tokens, *limits)
 
     def drain(self) -> None:
         """Refuse new requests from now on; admitted and queued ones go on."""
@@ -70,6 +86,7 @@ class Admission:
                 self._refuse(ticket)
             if refused := await turn:
                 raise _error(refused)
+            self._on_turn(ticket.model, self._clock() - ticket.arrived)
             yield
         finally:
             if self._turns.pop(ticket, None):  # else it was refused, and is in the lane no more

@@ -20,6 +20,16 @@ class Refused(NamedTuple):
     retry_after_seconds: float
 
 
+class LaneState(NamedTuple):
+    """What there is of one model now, and how much may wait at most."""
+
+    running: int
+    waiting: int
+    waiting_tokens: int  # as estimated
+    max_waiting: int
+    max_waiting_tokens: float  # infinite: nothing is known of the workers
+
+
 class Lane:
     """Owns the counts of what is worked on, and the queue before it. No clock, no I/O."""
 
@@ -34,6 +44,11 @@ class Lane:
     def queued(self) -> int:
         """Requests that wait."""
         return self._queue.queued
+
+    @property
+    def queued_tokens(self) -> int:
+        """What the requests that wait come to, as estimated."""
+        return self._queue.queued_tokens
 
     @property
     def working(self) -> Work:

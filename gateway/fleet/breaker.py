@@ -26,11 +26,16 @@ class Breaker:
     @property
     def is_open(self) -> bool:
         """Whether nothing may pass now."""
-        return self._failures >= FAILURES and self._clock() < self._closed_until
+        return self.has_opened and self._clock() < self._closed_until
+
+    @property
+    def has_opened(self) -> bool:
+        """Whether it is open or half open: no request has succeeded since it opened."""
+        return self._failures >= FAILURES
 
     def enter(self) -> None:
         """Note that a request passes; half open, no other one does for as long as the last pause was."""
-        if self._failures >= FAILURES:
+        if self.has_opened:
             self._is_tried = True
             self._closed_until = self._clock() + self._pause
 
@@ -44,11 +49,11 @@ class Breaker:
         """Note that a request failed for a reason of the service's."""
         if self._is_tried:
             self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
-        elif self._failures >= FAILURES:
+        elif self.has_opened:
             return
         self._failures += 1
         self._is_tried = False
-        if self._failures >= FAILURES:
+        if self.has_opened:
             self._closed_until = self._clock() + self._pause
 
     @property

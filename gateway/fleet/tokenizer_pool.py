@@ -69,6 +69,11 @@ class TokenizerPool:
         """How many services are."""
         return len(self._ready())
 
+    @property
+    def open_breakers(self) -> int:
+        """Services that say they are ready, have failed again and again, and have not answered since."""
+        return sum(instance.is_ready and instance.breaker.has_opened for instance in self._members)
+
     def described(self) -> list[dict[str, object]]:
         """Every client of a service, for whoever operates the gateway."""
         return [instance.described() for instance in self._members]

@@ -88,6 +88,7 @@ class WorkerClient:
         return WorkerState(
             id=self.instance_id,
             ready=self.is_ready,
+            refused=False,  # as far as it can tell by itself
             models=tuple(model.name for model in self.models),
             running=report.running,
             waiting=report.waiting,

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 from gateway.deadline import Deadline
 from gateway.fleet.affinity import PrefixAffinity, PromptKey
@@ -46,6 +47,9 @@ class WorkerPool:
         self._failover_seconds = failover_seconds
         self._budget = RetryBudget()
         self._affinity = PrefixAffinity()
+        # By model, since the start: what was sent to workers, and how much of that to fill rows up to the longest one.
+        self.sent_tokens: Counter[str] = Counter()
+        self.sent_padding_tokens: Counter[str] = Counter()
         self._random = random.Random()  # noqa: S311 - who takes a request is no secret
         self._workers = Members(
             sources, lambda target, on_change: WorkerClient(target, default_max_new_tokens, on_change, clock, tls), tls
@@ -81,11 +85,18 @@ class WorkerPool:
         """How many were refused for their vocabulary."""
         return self.vocabularies.refused_workers
 
+    @property
+    def open_breakers(self) -> int:
+        """Workers that say they are ready, have failed again and again, and have not answered since."""
+        return sum(worker.is_ready and worker.breaker.has_opened for worker in self._workers)
+
     def states(self) -> list[WorkerState]:
         """Every worker, for people; once, also while it is called anew with other certificates."""
         states: dict[str, WorkerState] = {}
         for worker in self._workers:
-            states.setdefault(worker.instance_id or worker.target, worker.state())
+            is_refused = not all(map(self.is_expected, worker.models))
+            state = replace(worker.state(), refused=is_refused)
+            states.setdefault(worker.instance_id or worker.target, state)
         return list(states.values())
 
     def described(self) -> list[dict[str, object]]:
@@ -127,6 +138,7 @@ class WorkerPool:
         worker, served = self._choose(asked, prompts, work, avoided)
         for prompt in prompts:
             self._affinity.note(prompt, worker.instance_id)
+        self._count_sent(served.base, rows)
         load = worker.load
         sent = load.send(work)
         worker.breaker.enter()
@@ -160,6 +172,13 @@ class WorkerPool:
             return False
         await asyncio.sleep(min(seconds, ROOM_SECONDS))
         return True
+
+    def _count_sent(self, model: str, rows: Sequence[Row]) -> None:
+        """As one tensor."""
+        lengths = [len(row.ids) for row in rows]
+        tensor = max(lengths) * len(rows)
+        self.sent_tokens[model] += tensor
+        self.sent_padding_tokens[model] += tensor - sum(lengths)
 
     def _choose(
         self, asked: Asked, prompts: Collection[PromptKey], work: Work, avoided: Collection[str]

@@ -11,6 +11,7 @@ class WorkerState:
 
     id: str  # of this start of it; empty if it was never ready
     ready: bool
+    refused: bool  # it gets no request: its vocabulary is not the tokenizer service's
     models: tuple[str, ...]
     running: int  # rows
     waiting: int  # rows

@@ -20,6 +20,7 @@ from model_worker.batching.roster import Roster
 from model_worker.batching.row import Row, natural_end, new_sequence
 from model_worker.batching.row_events import FailedEvent, FinishedEvent
 from model_worker.batching.scheduler import Admission, Plan, SchedulerLimits, schedule
+from model_worker.batching.token_gaps import TokenGaps
 from model_worker.batching.token_stream import TokenStream
 from model_worker.engine import Draw, Engine, RowFailure, Scored, Segment
 from model_worker.sequence import FinishReason, RowParams
@@ -51,6 +52,7 @@ class ContinuousBatch:
         self._steps = self._step_tokens = self._preempted = 0
         self._step_started_at: float | None = None
         self.ended_rows = 0  # since the start; other threads may read it
+        self.token_gaps = TokenGaps()  # of all rows since the start; other threads may read it
         self.touched: set[TokenStream] = set()
 
     def __len__(self) -> int:
@@ -194,6 +196,8 @@ class ContinuousBatch:
         sequence.computed += computed.tokens
         if isinstance(outcome, Draw):
             sequence.ids.append(outcome.token_id)
+            if row.last_token_at is not None:
+                self.token_gaps.add(now - row.last_token_at)
             row.last_token_at = now
             if row.first_token_at is None:
                 row.first_token_at = now

@@ -21,6 +21,7 @@ from model_worker.batching.load import LoadSnapshot
 from model_worker.batching.publisher import Publisher
 from model_worker.batching.refusals import Draining, EngineBroken, QueueFull, Refusal, RequestFailed, TooManyRows
 from model_worker.batching.scheduler import SchedulerLimits
+from model_worker.batching.token_gaps import TokenGaps
 from model_worker.batching.token_stream import TokenStream
 from model_worker.engine import Engine
 
@@ -98,6 +99,11 @@ class GenerationLoop:
     def snapshot(self) -> LoadSnapshot:
         """How busy the worker is, as of the latest step."""
         return self._published.load
+
+    @property
+    def token_gaps(self) -> TokenGaps:
+        """How long rows have waited between their tokens."""
+        return self._batch.token_gaps
 
     async def load_changed(self, seen: LoadSnapshot) -> LoadSnapshot:
         """The latest snapshot that is not `seen`; waits for the next step if there is none."""

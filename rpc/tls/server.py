@@ -25,6 +25,10 @@ class ServerTls:
         self._for_http = Reloaded(f"{PREFIX}-certfile (HTTP)", files.paths, self._new_context)
         self._given = self._for_grpc.current
 
+    def pem(self) -> Pem:
+        """What the next handshake uses."""
+        return self._for_grpc.current
+
     def grpc_credentials(self) -> grpc.ServerCredentials:
         """For the port; the library asks `_fetch` before every handshake, in threads of its own."""
         is_mutual = self._files.authorities is not None

@@ -65,6 +65,7 @@ async def test_only_workers_with_the_vocabulary_of_the_ids_are_asked(tier: Token
         stub = gateway_pb2_grpc.InferenceServiceStub(await stack.enter_async_context(open_channel(server)))
         for _ in range(6):
             await stub.Generate(generate("a text", stopping=SHORT))
+        assert sorted(state.refused for state in gateway._workers.states()) == [False, False, True]
 
 
 async def test_a_gateway_becomes_ready_when_the_wrong_worker_is_replaced(tier: TokenizerTier, tmp_path: Path) -> None:

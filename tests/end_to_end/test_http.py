@@ -219,7 +219,7 @@ class TestMetrics:
             assert 'tokenmill_requests_total{code="NOT_FOUND",model_name=""} 1.0' in lines
             assert f'tokenmill_completion_tokens_total{{model_name="{NAME}"}} 17.0' in lines
             assert f'tokenmill_workers{{model_name="{NAME}",state="ready"}} 1.0' in lines
-            assert "tokenmill_requests_running 0.0" in lines
+            assert f'tokenmill_requests_running{{model_name="{NAME}"}} 0.0' in lines
 
     async def test_what_callers_call_a_method_or_a_path_is_no_label(self, tier: TokenizerTier) -> None:
         async with http_stack(tier) as (_, own):

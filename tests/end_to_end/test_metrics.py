@@ -47,7 +47,22 @@ async def test_a_worker_tells_vllms_names(tier: TokenizerTier) -> None:
     steps = now["tokenmill_steps_total", NAME] - before["tokenmill_steps_total", NAME]
     computed = now["tokenmill_step_tokens_total", NAME] - before["tokenmill_step_tokens_total", NAME]
     assert 12 <= steps <= computed
+    assert now["vllm:inter_token_latency_seconds_count", NAME] == 4 * 5, "of six tokens the first has none before it"
+    assert now["tokenmill_worker_max_rows", NAME] >= 4
     assert now["vllm:num_requests_running", NAME] == now["vllm:num_requests_waiting", NAME] == 0
+
+
+async def test_a_gateway_tells_what_it_sent_and_how_long_turns_took(tier: TokenizerTier) -> None:
+    async with running_stack(tier) as stack:
+        for _ in range(2):
+            await stack.gateway.Generate(generate("The quick brown fox", "one"))
+        gateway, worker = told(stack.gateway_server), told(stack.worker_server)
+    padding = gateway["tokenmill_sent_padding_tokens_total", NAME]
+    assert padding == worker["tokenmill_padding_tokens_total", NAME] > 0
+    assert gateway["tokenmill_sent_tokens_total", NAME] - padding == worker["vllm:prompt_tokens_total", NAME]
+    assert gateway["tokenmill_queue_seconds_count", NAME] == 2
+    assert gateway["tokenmill_requests_waiting", NAME] == 0
+    assert gateway["tokenmill_waiting_tokens_limit", NAME] > 0
 
 
 async def test_a_tokenizer_service_tells_of_its_tokens_and_calls(tier: TokenizerTier) -> None:

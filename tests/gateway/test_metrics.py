@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.deadline import Deadline
-from gateway.fleet.worker_state import WorkerState
 from gateway.generation import (
     Event,
     FinishReason,
@@ -23,12 +22,14 @@ from gateway.generation import (
     TotalUsage,
     Usage,
 )
-from gateway.metrics import GatewayMetrics
+from gateway.metrics import USUAL_CODES, GatewayMetrics
 from rpc.errors import internal, unavailable
 from rpc.metrics import make_registry, text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
+
+    from prometheus_client.registry import Collector
 
 MODEL = "small"
 DELTA = OutputDelta(0, "x", array("i"))
@@ -41,24 +42,11 @@ class Clock:
         return self.now
 
 
-class Surroundings:
-    """All that the metrics look at."""
-
-    inflight, queued, retries, refused_workers, ready = 3, 2, 5, 1, 2
-
-    def __init__(self, *states: WorkerState) -> None:
-        self._states = states
-
-    def states(self) -> Sequence[WorkerState]:
-        return self._states
+def make(clock: Clock | None = None) -> GatewayMetrics:
+    return GatewayMetrics(clock or Clock())
 
 
-def make(*states: WorkerState, clock: Clock | None = None) -> GatewayMetrics:
-    around = Surroundings(*states)
-    return GatewayMetrics(around, around, around, clock or Clock())
-
-
-def samples(metrics: GatewayMetrics) -> Mapping[tuple[str, ...], float]:
+def samples(metrics: Collector) -> Mapping[tuple[str, ...], float]:
     """By name and the values of labels, which the text sorts by their names."""
     return {
         (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
@@ -159,19 +147,14 @@ def test_a_model_that_is_not_found_is_not_a_label():
         ):
             raise KeyError(name)
     requests = {key: value for key, value in samples(metrics).items() if key[0] == "tokenmill_requests_total"}
-    assert requests == {("tokenmill_requests_total", "INTERNAL", ""): 3}
+    assert requests.pop(("tokenmill_requests_total", "INTERNAL", "")) == 3
+    assert requests == {("tokenmill_requests_total", code, ""): 0 for code in USUAL_CODES if code != "INTERNAL"}
 
 
-def test_what_there_is_now_is_looked_up():
-    one = WorkerState("1", True, (MODEL, "adapter"), 4, 1, 32, 100, 1000)
-    away = WorkerState("2", False, (MODEL,), 9, 9, 32, 900, 1000)
-    told = samples(make(one, away))
-    assert told["tokenmill_requests_running",] == 3
-    assert told["tokenmill_requests_waiting",] == 2
-    assert told["tokenmill_workers", MODEL, "ready"] == told["tokenmill_workers", MODEL, "not_ready"] == 1
-    assert told["tokenmill_rows", MODEL, "running"] == 4
-    assert told["tokenmill_kv_tokens_used", MODEL] == 100
-    assert told["tokenmill_kv_tokens_capacity", MODEL] == 1000
-    assert told["tokenmill_retries_total", "worker"] == 5
-    assert told["tokenmill_refused_workers_total",] == 1
-    assert told["tokenmill_tokenizers_ready",] == 2
+def test_how_long_turns_took_to_come_is_counted_by_model():
+    metrics = make()
+    for seconds in (0.25, 0.5):
+        metrics.turn(MODEL, seconds)
+    told = samples(metrics)
+    assert told["tokenmill_queue_seconds_count", MODEL] == 2
+    assert told["tokenmill_queue_seconds_sum", MODEL] == 0.75

@@ -8,6 +8,7 @@ import grpc
 import pytest
 
 from gateway.admission.gate import Admission
+from gateway.admission.lane import LaneState
 from gateway.admission.limits import Limits
 from gateway.admission.ticket import Ticket
 from gateway.admission.work import Work
@@ -64,6 +65,36 @@ async def test_requests_beyond_the_bound_wait_and_enter_in_their_order() -> None
     await second.leave()
     await third.leave()
     assert (admission.inflight, admission.queued) == (0, 0)
+
+
+async def test_it_is_told_for_how_long_each_turn_was_waited_for() -> None:
+    now, turns = 0.0, []
+    admission = Admission(
+        Limits(max_inflight=1),
+        lambda _: None,
+        clock=lambda: now,
+        on_turn=lambda model, seconds: turns.append((model, seconds)),
+    )
+    first, second = Request(admission), Request(admission)
+    await settle()
+    now = 2.5
+    await first.leave()
+    await settle()
+    await second.leave()
+    assert turns == [("tiny", 0.0), ("tiny", 2.5)]
+
+
+async def test_the_state_of_a_model_has_its_limits_whether_or_not_it_was_asked_for() -> None:
+    limits = {"max_inflight": 1, "max_queue": 7, "max_queue_tokens": 500}
+    admission = admission_of(**limits)
+    requests = [Request(admission, ticket(40)) for _ in range(3)]
+    await settle()
+    assert list(admission.models) == ["tiny"]
+    assert admission.state("tiny") == LaneState(1, 2, 80, 7, 500)
+    assert admission.state("other") == LaneState(0, 0, 0, 7, 500)
+    for request in requests:
+        await request.leave()
+    assert admission.state("tiny") == LaneState(0, 0, 0, 7, 500)
 
 
 async def test_a_full_queue_refuses_at_once_with_a_retry_hint() -> None:

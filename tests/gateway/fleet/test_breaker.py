@@ -45,6 +45,16 @@ def test_its_states_have_names():
     assert breaker.state == "closed"
 
 
+def test_it_has_opened_until_a_request_succeeds():
+    clock = Clock()
+    breaker = opened(clock)
+    clock.now += FIRST_PAUSE_SECONDS
+    assert breaker.has_opened, "half open"
+    breaker.enter()
+    breaker.succeed()
+    assert not breaker.has_opened
+
+
 def test_a_trial_that_nobody_reports_on_is_forgotten():
     clock = Clock()
     breaker = opened(clock)

@@ -11,6 +11,7 @@ import pytest
 
 from gateway.deadline import Deadline
 from gateway.fleet import tokenizer_instance
+from gateway.fleet.breaker import FAILURES
 from gateway.fleet.retry_budget import RESERVE, SHARE
 from gateway.fleet.targets import Given, ListFile
 from gateway.fleet.tokenizer_pool import MAX_ATTEMPTS, TokenizerPool
@@ -92,6 +93,18 @@ async def test_what_is_unavailable_is_asked_elsewhere_but_not_for_ever(code: grp
         assert failure.value.is_unavailable
         assert [service.asked for service in services].count(1) == MAX_ATTEMPTS
         assert sum(service.asked for service in services) == MAX_ATTEMPTS
+
+
+async def test_a_breaker_counts_as_open_as_long_as_its_service_is_ready_and_fails():
+    async with scripted_tokenizers("a", "b") as services, pool_of(*services) as pool:
+        services[0].fails = CODE.UNAVAILABLE
+        while services[0].asked < FAILURES:
+            assert pool.open_breakers == 0
+            assert await encode(pool) == "b"
+        assert pool.open_breakers == 1
+        await services[0].stop()
+        await ready(pool, 1)
+        assert pool.open_breakers == 0
 
 
 @pytest.mark.parametrize("code", [CODE.INVALID_ARGUMENT, CODE.FAILED_PRECONDITION])

@@ -76,6 +76,18 @@ def test_timing_tells_queue_prefill_and_decode_apart() -> None:
     assert (timing.time_to_first_token_seconds, timing.total_seconds) == (4.0, 6.0)
 
 
+def test_every_token_after_a_rows_first_is_counted_with_how_long_it_took() -> None:
+    rig = Rig(limits=SchedulerLimits(max_num_seqs=2, max_num_batched_tokens=2, growth_tokens=4))
+    rig.add((ids_of(1), RowParams(max_new_tokens=4, ignore_eos=True)))
+    rig.add((ids_of(1, 2), RowParams(max_new_tokens=3, ignore_eos=True)))
+    rig.run()
+    gaps = rig.batch.token_gaps
+    assert gaps.cumulative()[-1] == 3 + 2
+    assert gaps.sum_seconds == sum(
+        end.timing.decode_seconds for heard in (rig.heard(0), rig.heard(1)) for end in heard.ends.values()
+    )
+
+
 def test_decoding_ends_with_the_last_token_however_much_later_the_row_does() -> None:
     rig = Rig()
     rig.add((ids_of(1), RowParams(ignore_eos=True)))

@@ -1,0 +1,1 @@
+"""The dashboard, as a program that writes it: `python deploy/prometheus/dashboard`."""
