@@ -32,7 +32,8 @@
 {{- $own := omit .model "name" "servedName" "path" "storage" "adapters" "compileCache" -}}
 {{- $worker := include "tokenmill.merged" (list .root.Values.worker $own) | fromJson -}}
 {{- /* One kind of volume is not to be merged with another. */ -}}
-{{- $_ := set $worker "compileCache" (.model.compileCache | default .root.Values.worker.compileCache) -}}
+{{- $cache := .model.compileCache | default .root.Values.worker.compileCache -}}
+{{- $_ := set $worker "compileCache" ($cache | default (dict "emptyDir" (dict "sizeLimit" "2Gi"))) -}}
 {{- toJson $worker -}}
 {{- end -}}
 

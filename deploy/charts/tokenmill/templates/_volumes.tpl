@@ -13,7 +13,8 @@
 {{/* {root, model} */}}
 {{- define "tokenmill.modelVolume" -}}
 {{- $name := printf "model-%s" .model.name -}}
-{{- $storage := deepCopy (.model.storage | default .root.Values.modelStorage) -}}
+{{- $claim := dict "persistentVolumeClaim" (dict "claimName" "tokenmill-models") -}}
+{{- $storage := deepCopy (.model.storage | default .root.Values.modelStorage | default $claim) -}}
 {{- with $storage.persistentVolumeClaim }}{{ $_ := set . "readOnly" true }}{{ end -}}
 {{- with $storage.hostPath }}{{ $_ := set . "type" "Directory" }}{{ end -}}
 {{- $mount := dict "name" $name "mountPath" (printf "/models/%s" .model.name) "readOnly" true -}}

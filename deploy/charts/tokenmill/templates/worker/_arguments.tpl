@@ -11,5 +11,5 @@
 {{- end }}
 {{- /* A folder in the volume, as others may write to a volume itself, and code is loaded from here. */}}
 - --compile-cache=/var/cache/tokenmill/compiled
-{{ include "tokenmill.backendTlsArguments" .root }}
+{{- include "tokenmill.backendTlsArguments" .root }}
 {{- end -}}
