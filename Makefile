@@ -12,7 +12,7 @@ PROTOS := $(wildcard protos/tokenmill/v1/*.proto)
 export HF_HUB_OFFLINE := 1
 export TOKENMILL_DEMO_MODEL := $(MODEL)
 
-.PHONY: help setup model run demo test test-fast test-slow test-clients test-page bench check format protos baseline clean
+.PHONY: help setup model run demo test test-fast test-slow test-clients test-page chart schema bench check format protos baseline clean
 
 help: ## Explain the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,12 @@ test-clients: model ## Build and run the clients in other languages, and buf cur
 
 test-page: model ## Drive the page with a headless Chromium and take the screenshots in docs/images
 	@tests/page/test.sh $(BIN)/python $(MODEL)
+
+chart: $(STAMP) ## Check the Helm chart, its examples, alerts and Containerfiles, without a cluster
+	@deploy/check.sh $(BIN)/python $(ARGS)
+
+schema: $(STAMP) ## Write the chart's values.schema.json from the services' settings
+	@$(BIN)/python -m deploy.schema
 
 check: $(STAMP) ## Check format, lint, types, the contract, and that generated code is in sync
 	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet .

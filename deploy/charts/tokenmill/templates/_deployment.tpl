@@ -1,6 +1,6 @@
 {{/*
 The Deployment and the settings file of one tier, or of one model's workers.
-{root, tier, model, name, values, arguments (YAML lines), tls, mounted: a list of {volume, mount}, limits}
+{root, tier, model, name, values, arguments (one a line), tls, mounted: a list of {volume, mount}, limits}
 */}}
 {{- define "tokenmill.deployment" -}}
 {{- $toml := include "tokenmill.toml" .values.config | trim -}}
@@ -120,18 +120,13 @@ topologySpreadConstraints:
 image: {{ include "tokenmill.image" (dict "root" .root "image" .values.image) }}
 imagePullPolicy: {{ .root.Values.images.pullPolicy }}
 args:
-  - --config=/etc/tokenmill/config/config.toml
-  - --host={{ .root.Values.listenAddress }}
-  - --port={{ $ports.grpc }}
-  - --metrics-port={{ $ports.metrics }}
-  {{- include "tokenmill.drainArguments" .values.drain | nindent 2 }}
-  {{- with .root.Values.tracing.endpoint }}
-  - --otlp-traces-endpoint={{ . }}
+  {{- range splitList "\n" (include "tokenmill.arguments" .) }}
+  {{- if . }}
+  - {{ quote . }}
   {{- end }}
-  {{- .arguments | trim | nindent 2 }}
+  {{- end }}
 ports:
-  {{- if or (ne .tier "gateway") .root.Values.gateway.http.enabled }}
-  {{- else }}
+  {{- if not .root.Values.gateway.http.enabled }}
   {{- $ports = omit $ports "http" }}
   {{- end }}
   {{- range $name, $port := $ports }}
@@ -157,4 +152,18 @@ volumeMounts:
   {{- range .mounted }}
   - {{ toJson .mount }}
   {{- end }}
+{{- end -}}
+
+{{/* One a line. Those of every service, and the tier's own. */}}
+{{- define "tokenmill.arguments" -}}
+{{- $ports := get (include "tokenmill.ports" . | fromYaml) .tier -}}
+--config=/etc/tokenmill/config/config.toml
+--host={{ .root.Values.listenAddress }}
+--port={{ $ports.grpc }}
+--metrics-port={{ $ports.metrics }}
+{{ include "tokenmill.drainArguments" .values.drain }}
+{{- with .root.Values.tracing.endpoint }}
+--otlp-traces-endpoint={{ . }}
+{{- end }}
+{{ .arguments }}
 {{- end -}}

@@ -10,8 +10,8 @@ All of it has to be over when terminationGracePeriodSeconds are, or the process 
 {{- end -}}
 
 {{- define "tokenmill.drainArguments" -}}
-- --drain-seconds={{ include "tokenmill.number" .drainSeconds }}
-- --grace-seconds={{ include "tokenmill.number" .graceSeconds }}
+--drain-seconds={{ include "tokenmill.number" .drainSeconds }}
+--grace-seconds={{ include "tokenmill.number" .graceSeconds }}
 {{- end -}}
 
 {{/* How long a Deployment may show no progress: a pod has to start, and where none is added first, one has to end. */}}

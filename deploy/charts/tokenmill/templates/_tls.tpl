@@ -2,11 +2,11 @@
 {{- define "tokenmill.backendTlsArguments" -}}
 {{- with .Values.tls.internal }}
 {{- if .enabled }}
-- --ssl-certfile=/etc/tokenmill/tls/tls.crt
-- --ssl-keyfile=/etc/tokenmill/tls/tls.key
-- --ssl-ca-certs=/etc/tokenmill/tls/ca.crt
+--ssl-certfile=/etc/tokenmill/tls/tls.crt
+--ssl-keyfile=/etc/tokenmill/tls/tls.key
+--ssl-ca-certs=/etc/tokenmill/tls/ca.crt
 {{- range .gatewayNames }}
-- --ssl-client-names={{ . }}
+--ssl-client-names={{ . }}
 {{- end }}
 {{- end }}
 {{- end }}
