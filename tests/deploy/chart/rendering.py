@@ -103,7 +103,7 @@ class Rendered:
 
 def render(values: Mapping[str, Any] | Path | None = None) -> Rendered:
     """The chart with `values`, or those of a file, on top of its own."""
-    text = values.read_text() if isinstance(values, Path) else json.dumps(values or {})
+    text = values.read_text() if isinstance(values, Path) else json.dumps(values or {}, ensure_ascii=False)
     return _rendered(text)
 
 
@@ -116,7 +116,7 @@ def _rendered(values: str) -> Rendered:
 
 def refusal(values: Mapping[str, Any]) -> str:
     """Why helm refuses `values`."""
-    done = _helm(json.dumps(values))
+    done = _helm(json.dumps(values, ensure_ascii=False))
     assert done.returncode != 0, "helm has taken them"
     return done.stderr
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from gateway.settings import GatewaySettings
 from rpc.http_server import CLOSE_SECONDS
 from rpc.lifecycle import TAKE_IN_SECONDS
 from rpc.running_calls import CLEAN_UP_SECONDS
@@ -43,7 +44,7 @@ def test_the_grace_of_a_pod_is_enough(rendered: Rendered):
         check(deployment)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(st.fixed_dictionaries(dict.fromkeys(TIERS, drains)))
 def test_the_grace_of_a_pod_is_enough_whatever_the_values(values: dict[str, dict[str, Any]]):
     rendered = render({tier: {"drain": drain} for tier, drain in values.items()})
@@ -57,8 +58,6 @@ def test_the_grace_of_a_pod_is_enough_whatever_the_values(values: dict[str, dict
 
 def test_a_gateway_gives_answers_as_long_as_a_call_has_by_default():
     (gateway,) = render().tier("gateway")
-    from gateway.settings import GatewaySettings
-
     default = GatewaySettings.__dataclass_fields__["default_deadline_seconds"].default
     assert float(*gateway.arguments["--grace-seconds"]) >= default
 

@@ -8,7 +8,7 @@
 {{- range $option, $value := . }}
 {{- if or (kindIs "string" $value) (kindIs "slice" $value) (kindIs "bool" $value) }}
 {{ $option }} = {{ toRawJson $value }}
-{{- else if not (kindIs "invalid" $value) }}
+{{- else }}
 {{ $option }} = {{ include "tokenmill.number" $value }}
 {{- end }}
 {{- end }}
