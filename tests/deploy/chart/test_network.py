@@ -91,7 +91,6 @@ def expected(*, tracing: bool = False, http: bool = True) -> set[tuple[str, str,
     links = {("gateway", "tokenizer", 50052), ("gateway", "worker", 50053), ("gateway", "dns", 53)}
     links |= {("caller", "gateway", 50051)} | ({("caller", "gateway", 8080)} if http else set())
     links |= {("prometheus", tier, port) for tier, port in METRICS_PORTS.items()}
-    # Every pod of the namespace may call the gateway, the tiers behind it too, as far as their own policy lets them out.
     if tracing:
         links |= {(tier, "prometheus", 4317) for tier in METRICS_PORTS}
         links |= {(tier, "dns", 53) for tier in METRICS_PORTS}

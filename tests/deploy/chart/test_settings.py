@@ -37,6 +37,9 @@ def test_every_container_starts_with_settings_that_its_service_takes(rendered: R
         assert loaded.metrics_port
 
 
+TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), min_size=1, max_size=20)
+
+
 def value_of(option: dict[str, Any]) -> st.SearchStrategy[Any]:
     """Values that the schema lets through."""
     match option:
@@ -48,15 +51,10 @@ def value_of(option: dict[str, Any]) -> st.SearchStrategy[Any]:
             return st.one_of(value_of({**number, "maximum": min(number["maximum"], 15_000_000)}), texts)
         case {"type": "array", "items": items}:
             return st.lists(value_of(items), max_size=3)
-        case {"type": "boolean"}:
-            return st.booleans()
-        case {"type": "string"}:
-            return st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), min_size=1, max_size=20)
-        case {"type": "integer"}:
-            return st.integers(option.get("minimum", 0), option["maximum"])
-        case {"type": "number"}:
-            return st.floats(option.get("minimum", 0), option["maximum"])
-    raise AssertionError(f"{option} is no option")
+        case {"type": "integer" | "number" as kind}:
+            make: Any = {"integer": st.integers, "number": st.floats}[kind]
+            return make(option.get("minimum", 0), option["maximum"])  # type: ignore[no-any-return]
+    return {"boolean": st.booleans(), "string": TEXTS}[option["type"]]
 
 
 def configs(tier: str) -> st.SearchStrategy[dict[str, Any]]:
@@ -68,9 +66,7 @@ def configs(tier: str) -> st.SearchStrategy[dict[str, Any]]:
 PHASES = [Phase.explicit, Phase.reuse, Phase.generate]
 
 
-@settings(
-    max_examples=40, deadline=None, phases=PHASES, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40, deadline=None, phases=PHASES, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.fixed_dictionaries({tier: configs(tier) for tier in SETTINGS}))
 def test_what_the_values_say_the_services_read(tmp_path: Path, config: dict[str, dict[str, Any]]):
     rendered = render({tier: {"config": options} for tier, options in config.items()})
