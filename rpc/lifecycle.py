@@ -68,7 +68,8 @@ class Server:
         self.registry = make_registry(self._loop_metrics, self._interceptor.running.metrics)
         self.metrics_port: HttpServer | None = None
         self._watching: asyncio.Task[None] | None = None  # the event loop
-        self._grpc = make_server(self._interceptor)
+        age = settings.max_connection_age_seconds
+        self._grpc = make_server(self._interceptor, max_connection_age_seconds=age)
 
     async def run(self) -> int:
         """Bind, load, serve until told to stop or broken, shut down; return the exit code. Errors: StartError."""

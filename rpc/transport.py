@@ -53,13 +53,20 @@ CHANNEL_OPTIONS = [
 ]
 
 
-def make_server(*interceptors: grpc.aio.ServerInterceptor) -> grpc.aio.Server:  # type: ignore[type-arg]
+def make_server(
+    *interceptors: grpc.aio.ServerInterceptor,  # type: ignore[type-arg]
+    max_connection_age_seconds: float | None = None,
+) -> grpc.aio.Server:
     """A server that takes calls in the order in which they come in, whatever their methods.
+
+    A connection of `max_connection_age_seconds`, give or take a tenth, gets no new calls; those that run have no limit.
 
     Generated code adds its handlers in two ways. Of those that are registered by method, the library keeps a queue for
     each; without them there is one for all, so that the answer to a call says that none that came before still waits.
     """
-    server = grpc.aio.server(interceptors=interceptors, options=SERVER_OPTIONS)
+    age = max_connection_age_seconds
+    own = [] if age is None else [("grpc.max_connection_age_ms", round(age * 1000))]
+    server = grpc.aio.server(interceptors=interceptors, options=[*SERVER_OPTIONS, *own])
     server.add_registered_method_handlers = lambda *_: None  # type: ignore[attr-defined]
     return server
 

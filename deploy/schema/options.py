@@ -28,7 +28,7 @@ DECIDED = {
     "tokenizer": {"model"},
     "worker": {"worker_id", "served_model_name", "device", "device_map", "lora_modules"},
 }
-DECIDED_OF_ALL = {"host", "drain_seconds", "grace_seconds", "ssl_client_names"}
+DECIDED_OF_ALL = {"host", "drain_seconds", "grace_seconds", "max_connection_age_seconds", "ssl_client_names"}
 # Of others: no file is theirs, but the chart has a place of its own for them.
 _DECIDED_ENDINGS = ("port", "_endpoint")
 LARGEST_EXACT = 2**53  # Helm reads numbers as floats

@@ -119,7 +119,12 @@ class Cluster:
         address = f"127.77.{number // 250}.{number % 250 + 1}"
         flags = [_here(argument, mounted) for argument in deployment.container["args"]]
         # Each pod listens on its own address instead of on all; and asks the name server that it would have been given.
-        own = ["--host", address, *more, *(["--dns-server", self._names.target] if deployment.tier == "gateway" else [])]
+        own = [
+            "--host",
+            address,
+            *more,
+            *(["--dns-server", self._names.target] if deployment.tier == "gateway" else []),
+        ]
         running = await self._running.enter_async_context(process(MODULES[deployment.tier], *flags, *own))
         pod = Pod(deployment, address, running, self._tell)
         self.pods.append(pod)

@@ -62,6 +62,20 @@ def test_a_gateway_gives_answers_as_long_as_a_call_has_by_default():
     assert float(*gateway.arguments["--grace-seconds"]) >= default
 
 
+def test_connections_leave_a_gateway_before_it_stops_to_take_calls(rendered: Rendered):
+    (gateway,) = rendered.tier("gateway")
+    left_out = sleep_seconds(gateway) + float(*gateway.arguments["--drain-seconds"])
+    age = float(*gateway.arguments["--max-connection-age-seconds"])
+    assert age * 1.1 < left_out, "the library gives or takes a tenth"
+    assert age == left_out / 2
+
+
+def test_without_a_drain_connections_have_no_age():
+    drain = {"preStopSleepSeconds": 0, "drainSeconds": 0}
+    (gateway,) = render({"gateway": {"drain": drain}}).tier("gateway")
+    assert "--max-connection-age-seconds" not in gateway.arguments
+
+
 def test_without_a_sleep_there_is_no_hook():
     (gateway,) = render({"gateway": {"drain": {"preStopSleepSeconds": 0}}}).tier("gateway")
     assert "lifecycle" not in gateway.container

@@ -1,6 +1,7 @@
 {{- define "tokenmill.gatewayArguments" -}}
 {{- $fullname := include "tokenmill.fullname" . -}}
 {{- $ports := include "tokenmill.ports" . | fromYaml -}}
+{{ include "tokenmill.connectionAgeArgument" .Values.gateway.drain }}
 {{- if .Values.gateway.http.enabled }}
 --http-port={{ $ports.gateway.http }}
 {{- end }}
