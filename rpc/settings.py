@@ -63,8 +63,8 @@ class ServiceSettings:
         at_most=86400,
     )
     max_connection_age_seconds: float | None = option(
-        "how long callers may begin calls on one gRPC connection; then they open another, and what runs goes on. Shorter "
-        "than a drain, it brings them elsewhere before that ends, where a balancer chooses by connection",
+        "how long callers may begin calls on one gRPC connection; then they open another, and what runs goes on; "
+        "shorter than a drain, it brings them elsewhere before that ends, where a balancer chooses by connection",
         None,
         at_least=0.1,
         at_most=86400,

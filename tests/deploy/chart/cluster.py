@@ -1,8 +1,8 @@
 """What a cluster does with the chart's objects, on this machine: pods are processes with addresses of their own.
 
-Kept to: probes with their periods and thresholds, when a pod gets traffic and when no more, the hook before SIGTERM, the
-time until SIGKILL, and a Deployment that adds a pod before it takes one away. Names and the service's address learn of a
-change PROPAGATION_SECONDS late, with time for a name server's cache and for every node.
+Kept to: probes with their periods and thresholds, when a pod gets traffic and when no more, the hook before SIGTERM,
+the time until SIGKILL, and a Deployment that adds a pod before it takes one away. Names and the service's address learn
+of a change PROPAGATION_SECONDS late, with time for a name server's cache and for every node.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 import itertools
 import signal
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -22,7 +22,6 @@ from tests.processes import GATEWAY, TOKENIZER, WORKER, Process, process
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
-    from pathlib import Path
 
     from tests.deploy.chart.rendering import Deployment, Object, Rendered
 
@@ -84,7 +83,7 @@ class Pod:
             await asyncio.sleep(probe["periodSeconds"])
 
     async def _watch_liveness(self, probe: Object) -> None:
-        while await self._passes(probe) or self.is_terminating:  # which is no longer asked then
+        while await self._passes(probe) or self.is_terminating:  # noqa: ASYNC110 - so probes are; of that, no more
             await asyncio.sleep(probe["periodSeconds"])
         self.was_killed = True
         self.process.signal(signal.SIGKILL)
@@ -114,7 +113,7 @@ class Cluster:
         self._numbers = itertools.count(1)
 
     async def grow(self, deployment: Deployment, more: Sequence[str], mounted: dict[str, str]) -> Pod:
-        """One more pod, when it is ready. `more` are flags beside the chart's; `mounted` is where its paths are here."""
+        """One more pod, when it is ready. `more`: flags beside the chart's. `mounted`: where its paths are here."""
         number = next(self._numbers)
         address = f"127.77.{number // 250}.{number % 250 + 1}"
         flags = [_here(argument, mounted) for argument in deployment.container["args"]]

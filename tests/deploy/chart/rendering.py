@@ -121,8 +121,15 @@ def refusal(values: Mapping[str, Any]) -> str:
     return done.stderr
 
 
-def _helm(values: str) -> subprocess.CompletedProcess[str]:
-    command = ["helm", "template", RELEASE, str(CHART), "--namespace", NAMESPACE, "--values", "-"]
+def notes(values: Path | None) -> str:
+    """What helm tells whoever has installed the chart."""
+    done = _helm(values.read_text() if values else "{}", "install", "--dry-run=client")
+    assert done.returncode == 0, done.stderr
+    return done.stdout.partition("NOTES:\n")[2]
+
+
+def _helm(values: str, *how: str) -> subprocess.CompletedProcess[str]:
+    command = ["helm", *(how or ["template"]), RELEASE, str(CHART), "--namespace", NAMESPACE, "--values", "-"]
     return subprocess.run(command, input=values, capture_output=True, text=True, check=False)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from tests.deploy.chart.rendering import CHART, NAMESPACE, VALUES, render
+from tests.deploy.chart.rendering import CHART, NAMESPACE, VALUES, notes, render
 
 if TYPE_CHECKING:
     from tests.deploy.chart.rendering import Rendered
@@ -113,7 +113,36 @@ def test_an_image_is_named_as_the_values_say(name: str):
     assert gateway.container["image"] == image
 
 
+def test_a_worker_has_the_image_for_what_it_runs_on():
+    models = [{"name": "a"}, {"name": "b", "gpu": {"count": 1}}, {"name": "c", "image": {"tag": "mine"}}]
+    images = [worker.container["image"] for worker in render({"models": models}).tier("worker")]
+    assert images == ["tokenmill-worker:0.1.0-cpu", "tokenmill-worker:0.1.0-cuda", "tokenmill-worker:mine"]
+
+
+def test_links_to_runbooks_get_their_address():
+    values = {"monitoring": {"rules": {"enabled": True, "runbooks": "https://git.example/tokenmill/"}}}
+    for rules in render(values).of("PrometheusRule"):
+        alerts = [rule for group in rules["spec"]["groups"] for rule in group["rules"] if "alert" in rule]
+        links = [alert["annotations"]["runbook_url"] for alert in alerts]
+        assert links
+        assert all(link.startswith("https://git.example/tokenmill/docs/runbooks/") for link in links)
+
+
 def test_a_budget_never_keeps_a_node_from_being_emptied(rendered: Rendered):
     for budget in rendered.of("PodDisruptionBudget"):
         assert budget["spec"]["maxUnavailable"] == 1
         assert budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_whoever_installs_it_is_told_what_pods_wait_for(name: str):
+    told = notes(VALUES[name])
+    for deployment in render(VALUES[name]).deployments:
+        for volume in deployment.pod["volumes"]:
+            match volume:
+                case {"secret": {"secretName": secret}}:
+                    assert secret in told
+                case {"name": str() as own, **source} if own.startswith("model-"):
+                    (described,) = source.values()
+                    assert next(iter(described.values())) in told
+    assert ("anonymous is true" in told) == ("enabled is false" in told) == (name == "plain")

@@ -1,6 +1,7 @@
 {{/*
 The Deployment and the settings file of one tier, or of one model's workers.
-{root, tier, model, name, values, arguments (one a line), tls, mounted: a list of {volume, mount}, limits}
+{root, tier, model, name, values, arguments (one a line), tls, mounted: a list of {volume, mount}, limits,
+variant of the image}
 */}}
 {{- define "tokenmill.deployment" -}}
 {{- $toml := include "tokenmill.toml" .values.config | trim -}}
@@ -117,7 +118,7 @@ topologySpreadConstraints:
 
 {{- define "tokenmill.container" -}}
 {{- $ports := get (include "tokenmill.ports" . | fromYaml) .tier -}}
-image: {{ include "tokenmill.image" (dict "root" .root "image" .values.image) }}
+image: {{ include "tokenmill.image" (dict "root" .root "image" .values.image "variant" .variant) }}
 imagePullPolicy: {{ .root.Values.images.pullPolicy }}
 args:
   {{- range splitList "\n" (include "tokenmill.arguments" .) }}

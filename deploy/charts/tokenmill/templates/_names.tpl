@@ -24,13 +24,14 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- end -}}
 
-{{/* {root, image}: a digest wins over a tag. */}}
+{{/* {root, image, variant}: a digest wins over a tag, and an image's own tag over that of all, which a variant follows. */}}
 {{- define "tokenmill.image" -}}
 {{- $registry := .root.Values.images.registry -}}
 {{- $repository := empty $registry | ternary .image.repository (printf "%s/%s" $registry .image.repository) -}}
+{{- $ofAll := .root.Values.images.tag | default .root.Chart.AppVersion -}}
 {{- if .image.digest -}}
 {{ $repository }}@{{ .image.digest }}
 {{- else -}}
-{{ $repository }}:{{ .image.tag | default .root.Values.images.tag | default .root.Chart.AppVersion }}
+{{ $repository }}:{{ .image.tag | default (printf "%s%s" $ofAll (.variant | default "")) }}
 {{- end -}}
 {{- end -}}
