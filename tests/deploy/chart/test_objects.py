@@ -144,5 +144,6 @@ def test_whoever_installs_it_is_told_what_pods_wait_for(name: str):
                     assert secret in told
                 case {"name": str() as own, **source} if own.startswith("model-"):
                     (described,) = source.values()
-                    assert next(iter(described.values())) in told
+                    (where,) = (described[key] for key in ("claimName", "path", "reference") if key in described)
+                    assert where in told
     assert ("anonymous is true" in told) == ("enabled is false" in told) == (name == "plain")
