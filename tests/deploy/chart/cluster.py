@@ -89,14 +89,29 @@ class Pod:
         self.process.signal(signal.SIGKILL)
 
     async def _answers(self, probe: Object) -> bool:
-        target, name = f"{self.address}:{probe['grpc']['port']}", probe["grpc"]["service"]
-        async with grpc.aio.insecure_channel(target) as channel:
-            request = health_pb2.HealthCheckRequest(service=name)
-            try:
-                answer = await health_pb2_grpc.HealthStub(channel).Check(request, timeout=probe["timeoutSeconds"])
-            except grpc.aio.AioRpcError:
-                return False
-            return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+        try:
+            async with asyncio.timeout(probe["timeoutSeconds"]):
+                return await (_is_serving if "grpc" in probe else _is_found)(self.address, probe)
+        except (TimeoutError, OSError, grpc.aio.AioRpcError):
+            return False
+
+
+async def _is_serving(address: str, probe: Object) -> bool:
+    async with grpc.aio.insecure_channel(f"{address}:{probe['grpc']['port']}") as channel:
+        request = health_pb2.HealthCheckRequest(service=probe["grpc"]["service"])
+        answer = await health_pb2_grpc.HealthStub(channel).Check(request)
+    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+async def _is_found(address: str, probe: Object) -> bool:
+    reader, writer = await asyncio.open_connection(address, probe["httpGet"]["port"])
+    try:
+        writer.write(
+            f"GET {probe['httpGet']['path']} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n".encode()
+        )
+        return (await reader.readline()).split()[1] == b"200"
+    finally:
+        writer.close()
 
 
 class Cluster:

@@ -30,6 +30,12 @@ def test_there_is_a_worker_deployment_for_every_model():
     assert tokenizer.arguments["--model"] == ["a=/models/a", "org/B=/models/b/b/v1"]
 
 
+def test_gateways_go_on_as_they_are_when_a_model_is_added():
+    before, after = (render({"models": [{"name": name} for name in names]}) for names in ("a", "ab"))
+    assert before.tier("gateway")[0].spec == after.tier("gateway")[0].spec
+    assert before.tier("tokenizer")[0].spec != after.tier("tokenizer")[0].spec
+
+
 def test_adapters_are_in_their_models_storage():
     adapters = [{"name": "sql", "path": "adapters/sql"}]
     (worker,) = render({"models": [{"name": "a", "adapters": adapters}]}).tier("worker")

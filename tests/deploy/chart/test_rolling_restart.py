@@ -6,29 +6,25 @@ with the pod that it was given, ready or not, until the pod ends it; and they as
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import json
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
 
-from tests.deploy.chart.cluster import cluster
-from tests.deploy.chart.rendering import CONFIG_FILE, render
-from tests.end_to_end.stack import NAME, write_model_folder
+from tests.deploy.chart.release import MTLS, installed
+from tests.deploy.chart.rendering import render
+from tests.end_to_end.stack import NAME
 from tests.faults.callers import Traffic
 from tests.faults.matrix import COMPLETED
 from tests.faults.rules import violations
 from tokenmill.v1 import gateway_pb2_grpc
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from tests.deploy.chart.cluster import Cluster
-    from tests.deploy.chart.rendering import Deployment, Rendered
 
 SCRIPT = {"seconds_per_step": 0.01, "seconds_per_token": 0.0005}
 CONNECTIONS, CALLERS, MOST_TOKENS = 6, 24, 200
@@ -57,68 +53,29 @@ class Callers:
         return next(self._turns)
 
 
-class Release:
-    """The chart's Deployments, as they are rolled."""
-
-    def __init__(self, running: Cluster, rendered: Rendered, folder: Path, model: Path) -> None:
-        self._cluster = running
-        self._deployments = rendered.deployments
-        self._folder = folder
-        self._model = model
-        self._script = folder / "script.json"
-        self._script.write_text(json.dumps(SCRIPT))
-
-    async def install(self) -> None:
-        """All pods at once; a gateway is ready when there is something behind it."""
-        replicas = [deployment for deployment in self._deployments for _ in range(deployment.spec["replicas"])]
-        await asyncio.gather(*map(self._grow, replicas))
-        await self._cluster.settled()
-
-    async def restart(self) -> None:
-        """Every pod is replaced by another one: all Deployments at once, as after an upgrade."""
-        await asyncio.gather(*map(self._roll, self._deployments))
-
-    async def _roll(self, deployment: Deployment) -> None:
-        assert deployment.spec["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
-        old = [pod for pod in self._cluster.pods if pod.deployment is deployment]
-        async with asyncio.TaskGroup() as ending:
-            for pod in old:
-                await self._grow(deployment)
-                ending.create_task(pod.terminate())  # nobody waits for its end before the next is added
-
-    async def _grow(self, deployment: Deployment) -> None:
-        config = self._folder / f"{deployment.name}.toml"
-        config.write_text(deployment.config)
-        mounted = {CONFIG_FILE: str(config), f"/models/{NAME}": str(self._model)}
-        more = {"worker": ["--script", str(self._script)], "tokenizer": ["--threads", "1"]}
-        await self._cluster.grow(deployment, more.get(deployment.tier, []), mounted)
-
-
-@asynccontextmanager
-async def installed(rendered: Rendered, folder: Path) -> AsyncIterator[tuple[Cluster, Release]]:
-    model = write_model_folder(folder / "model")
-    async with cluster(rendered) as running:
-        release = Release(running, rendered, folder, model)
-        await release.install()
-        yield running, release
+WAYS = [
+    pytest.param(SHORT, id="short"),
+    pytest.param({**SHORT, "tls": {"internal": MTLS}}, id="short, with mTLS"),
+    pytest.param({}, id="as it comes", marks=pytest.mark.slow),
+]
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("values", [SHORT, pytest.param({}, marks=pytest.mark.slow)], ids=["short", "as it comes"])
+@pytest.mark.parametrize("values", WAYS)
 async def test_all_pods_are_replaced_and_no_call_fails(tmp_path: Path, values: dict[str, Any]):
-    async with installed(render({**ANY, **values}), tmp_path) as (running, release):
-        callers = Callers(running.service.address)
+    async with installed(render({**ANY, **values}), tmp_path, SCRIPT) as release:
+        callers = Callers(release.cluster.service.address)
         traffic = Traffic(callers, MOST_TOKENS)  # type: ignore[arg-type]  # as good as gateways that are watched
-        before = set(running.pods)
+        before = set(release.cluster.pods)
         async with traffic.of(CALLERS):
             await release.restart()
         for channel in callers.channels:
             await channel.close()
-        check(running, traffic, len(before))
-        assert all(pod.is_gone for pod in before)
+        check(release.cluster, traffic)
+        assert {pod for pod in release.cluster.pods if pod.is_gone} == before
 
 
-def check(running: Cluster, traffic: Traffic, pods: int) -> None:
+def check(running: Cluster, traffic: Traffic) -> None:
     replaced = [pod for pod in running.pods if pod.is_gone]
     ended = {pod: int(json.loads(stopped_line(pod.process.lines))["ended_calls"]) for pod in replaced}
     broken_off = {tier: sum(calls for pod, calls in ended.items() if pod.deployment.tier == tier) for tier in TIERS}
@@ -127,7 +84,6 @@ def check(running: Cluster, traffic: Traffic, pods: int) -> None:
         f"\n{len(replaced)} pods replaced under {len(traffic.histories)} calls, {traffic.retries} of them asked again, "
         f"{silence:.1f} s without a word; broken off: {broken_off}"
     )
-    assert len(replaced) == pods
     assert not [pod.deployment.name for pod in running.pods if pod.was_killed]
     assert not violations(traffic.histories)
     assert {history.outcome for history in traffic.histories} == {COMPLETED}
