@@ -12,7 +12,8 @@ PROTOS := $(wildcard protos/tokenmill/v1/*.proto)
 export HF_HUB_OFFLINE := 1
 export TOKENMILL_DEMO_MODEL := $(MODEL)
 
-.PHONY: help setup model run demo test test-fast test-slow test-clients test-page test-prometheus bench check format protos baseline clean
+.PHONY: help setup model run demo test test-fast test-slow test-clients test-page test-prometheus chart schema bench check \
+  format protos baseline clean
 
 help: ## Explain the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +56,12 @@ test-page: model ## Drive the page with a headless Chromium and take the screens
 
 test-prometheus: $(STAMP) ## Have a real Prometheus scrape the services, and evaluate dashboard and alerts
 	@deploy/prometheus/test.sh $(BIN)/python
+
+chart: $(STAMP) ## Check the Helm chart, its examples, alerts and Containerfiles, without a cluster
+	@deploy/check.sh $(BIN)/python $(ARGS)
+
+schema: $(STAMP) ## Write the chart's values.schema.json from the services' settings
+	@$(BIN)/python -m deploy.schema
 
 check: $(STAMP) ## Check format, lint, types, the contract, and that generated code is in sync
 	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet .

@@ -193,6 +193,21 @@ async def test_an_idle_grpc_connection_is_closed_and_the_next_call_opens_another
         await check(channel)
 
 
+async def test_a_grpc_connection_that_is_old_gets_no_new_calls_and_loses_none() -> None:
+    own = settings(max_connection_age_seconds=0.1)
+    async with listening(ScriptedService(), own) as server, grpc_channel(server.port) as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        await watch.read()
+        state = channel.get_state()
+        while state is not grpc.ChannelConnectivity.IDLE:
+            await channel.wait_for_state_change(state)
+            state = channel.get_state()
+        server.health.set_ready(ready=False)
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING, "it goes on where it began"
+        await check(channel)
+        watch.cancel()
+
+
 async def test_a_handshake_that_does_not_begin_ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     limited(monkeypatch, server_handshake_timeout_ms=100)
     pair = Authority(tmp_path).pair("server")

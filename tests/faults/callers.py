@@ -81,11 +81,15 @@ class Traffic:
 
     def __init__(self, gateways: Gateways, most_tokens: int) -> None:
         self.histories: list[History] = []
-        self.retries = 0  # of callers: a call that was refused before it began, made again
+        self.refused: list[History] = []  # calls that ended before they began, and that their callers made again
         self._gateways = gateways
         self._most_tokens = most_tokens
         self._numbers = itertools.count()
         self._is_over = False
+
+    @property
+    def retries(self) -> int:
+        return len(self.refused)
 
     @asynccontextmanager
     async def of(self, callers: int) -> AsyncIterator[None]:
@@ -110,5 +114,5 @@ class Traffic:
             history = await Recorded(await self._gateways.one(), ask.in_text, ask).over()
             if history.code != UNAVAILABLE or history.events:
                 break
-            self.retries += 1
+            self.refused.append(history)
         return history
