@@ -12,8 +12,8 @@ PROTOS := $(wildcard protos/tokenmill/v1/*.proto)
 export HF_HUB_OFFLINE := 1
 export TOKENMILL_DEMO_MODEL := $(MODEL)
 
-.PHONY: help setup model run demo test test-fast test-slow test-clients test-page test-prometheus chart schema bench check \
-  format protos baseline clean
+.PHONY: help setup model run demo test test-fast test-slow test-clients test-page test-prometheus test-images bench check \
+  image chart schema requirements format protos baseline clean
 
 help: ## Explain the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,16 @@ test-fast: $(STAMP) ## Run the tests that need no model, in a minute or two
 
 test-slow: model ## Run the slow tests
 	@$(BIN)/python -m pytest -m slow --timeout 3600 $(ARGS)
+
+image: ## Build the services' images with docker, podman or buildah (ARGS="gateway worker-cuda"; deploy/images/README.md)
+	@deploy/images/build.sh $(ARGS)
+
+test-images: model ## Build the images on a base of Debian's packages, look into them, and run them as a cluster would
+	@deploy/images/test.sh $(BIN)/python $(MODEL)
+
+requirements: $(STAMP) ## Pin what the images install, with hashes, as constraints.txt has it (ARGS="--upgrade")
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[deploy]'
+	@deploy/images/requirements/compile.sh $(BIN)/uv $(ARGS)
 
 bench: model ## Measure engine and stack beside the alternatives (ARGS="--quick", "--only decode,stack", "--publish")
 	@$(BIN)/python -m benchmarks --model $(MODEL) $(ARGS)

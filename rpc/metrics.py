@@ -118,7 +118,7 @@ class ServiceMetrics(Metrics):
         ready = GaugeMetricFamily("tokenmill_ready", "1 if calls are welcome, as health says.", labels=("service",))
         ready.add_metric((self._service,), int(self._is_ready()))
         draining = GaugeMetricFamily(
-            "tokenmill_draining", "1 from the signal to stop on, or while drained.", labels=("service",)
+            "tokenmill_draining", "1 from the signal to stop on, or drained.", labels=("service",)
         )
         draining.add_metric((self._service,), int(self._is_draining()))
         yield from (build, ready, draining)

@@ -98,6 +98,15 @@ def test_the_next_start_finds_what_was_compiled(folder):
     assert found == (2, 0), "one for a single token, one for more"
 
 
+def test_nothing_is_compiled_outside_of_the_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch._inductor.codecache._HEADER_DIR", str(tmp_path / "headers"))  # a folder in /tmp
+    monkeypatch.setattr("torch._inductor.codecache._HEADER_LOCK_DIR", str(tmp_path / "headers" / "locks"))
+    model = tiny_model("llama")
+    with compiling(), engine_for(model) as engine:
+        assert compiled(model, tmp_path / "compiled", partial(warm_up, engine))
+    assert [path.name for path in tmp_path.iterdir()] == ["compiled"]
+
+
 def test_what_does_not_compile_runs_eager_and_says_so(folder, caplog):
     model = tiny_model("llama")
     layer = model.model.layers[1]
