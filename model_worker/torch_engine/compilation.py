@@ -27,8 +27,8 @@ _OPTIONS = {
     # Checks of the compiler's own work in every call of every layer: they cost 6 % of a step with one row.
     "size_asserts": False,
     "alignment_asserts": False,
-    # Headers would be compiled into a folder in /tmp, whatever ours is: 150 MB where there may be less, and where others
-    # could have their code compiled into ours. Without, the first start takes some 5 s more.
+    # Headers would be compiled into a folder in /tmp, whatever ours is: 150 MB where there may be less, and where
+    # others could have their code compiled into ours. Without, the first start takes some 5 s more.
     "cpp_cache_precompile_headers": False,
     "post_grad_custom_pre_pass": JoinLinears(),
 }
