@@ -18,6 +18,7 @@ AsgiApp: TypeAlias = Callable[[Any, Any, Any], Awaitable[None]]
 # Lines of a head; browsers and proxies need a third of that. Each costs the event loop a microsecond or more, so that a
 # head of nothing but lines, which comes in one piece, would hold it up.
 MAX_HEAD_LINES = 200
+ABORT = "abort"  # what an application ends its connection with, whatever is unread; in the state of its scope
 HEADER_SECONDS = 20.0  # a request's head is one packet or a few; who needs longer holds a connection for nothing
 _FULL = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
@@ -47,6 +48,7 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         """After the handshake, if there is TLS."""
         super().connection_made(transport)
+        self.app_state = {ABORT: self.transport.abort}
         if len(self.connections) > self._rules.max_connections:
             self._leave(_FULL)
         elif self._is_stranger():
@@ -68,6 +70,12 @@ class Connection(H11Protocol):
             self._leave(_TOO_LARGE)
         else:
             super().handle_events()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Nothing has come since the last answer. One that was not read in that time never will be."""
+        super().timeout_keep_alive_handler()
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The end."""

@@ -20,6 +20,7 @@ from rpc import log
 from rpc.call import note_end
 from rpc.call_record import CURRENT, REQUEST_ID_KEY, CallRecord, request_id_from
 from rpc.errors import ServiceError, deadline_exceeded, internal
+from rpc.http_connection import ABORT
 from rpc.running_calls import RunningCall, RunningCalls
 from rpc.tracing.trace_context import trace_context_from
 
@@ -27,6 +28,7 @@ LOGGER = logging.getLogger("tokenmill.http")
 # Of text, or of token ids in decimal: more than any context holds, and read as JSON in a tenth of a second or so.
 MAX_BODY_BYTES = 8 * 2**20
 BODY_SECONDS = 30.0  # how long a caller may take to send its request
+FAREWELL_SECONDS = 3.0  # how long a call that has failed waits for its caller to read so; less than a shutdown does
 VERBS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 STREAM_HEADERS = {"content-type": "text/event-stream", "cache-control": "no-cache", "x-accel-buffering": "no"}
 
@@ -82,6 +84,7 @@ class _HttpCall:
             self._record.span = self._calls.running.tracer.start(self._record.method, parent, attributes)
         self._receive = receive
         self._send = send
+        self._abort: Callable[[], None] = scope["state"][ABORT]
         self._began = time.monotonic()
         self._is_started = self._is_stream = self._is_left = False
         self._status: int | None = None  # that the caller is told
@@ -192,6 +195,14 @@ class _HttpCall:
         self._status = self._status or status_of(error)
         self._log(error.code.name, reason=error.reason)
         body = dumped(body_of(error))
+        # The time of a call is over, but not for who does not read: this would wait for ever.
+        given_up = asyncio.get_running_loop().call_later(FAREWELL_SECONDS, self._abort)
+        try:
+            await self._say_farewell(error, body)
+        finally:
+            given_up.cancel()
+
+    async def _say_farewell(self, error: ServiceError, body: bytes) -> None:
         if not self._is_started:
             await self._answer(Answer(body, status=status_of(error), headers=headers_of(error)))
         elif self._is_stream:

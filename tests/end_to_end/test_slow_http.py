@@ -90,7 +90,7 @@ async def test_who_does_not_read_a_stream_is_let_go_when_its_time_is_over(tier: 
             began = time.monotonic()
             await loop.sock_sendall(asking, head + body)
             assert (await loop.sock_recv(asking, 12)) == b"HTTP/1.1 200"
-            async with asyncio.timeout(20 * LIMIT_SECONDS):
+            async with asyncio.timeout(60):
                 await stack.gateway_server.calls.are(0)
                 await stack.idle()
             assert time.monotonic() - began > LIMIT_SECONDS / 2
