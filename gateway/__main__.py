@@ -6,7 +6,7 @@ import sys
 
 from gateway.server import GatewayService
 from gateway.settings import GatewaySettings
-from rpc.lifecycle import run
+from rpc.process import run
 from rpc.settings import from_command_line
 
 PROGRAM = "gateway"

@@ -6,7 +6,7 @@ import sys
 
 from model_worker.server import WorkerService
 from model_worker.settings import WorkerSettings
-from rpc.lifecycle import run
+from rpc.process import run
 from rpc.settings import from_command_line
 
 PROGRAM = "model_worker"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from rpc.lifecycle import run
+from rpc.process import run
 from rpc.settings import from_command_line
 from tokenizer_service.server import TokenizerService
 from tokenizer_service.settings import TokenizerSettings

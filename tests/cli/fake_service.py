@@ -10,7 +10,7 @@ from typing import Literal
 
 import grpc
 
-from rpc.lifecycle import run
+from rpc.process import run
 from rpc.service import Surroundings
 from rpc.settings import ServiceSettings, from_command_line, option
 from rpc.start_error import StartError

@@ -10,7 +10,7 @@ import threading
 from typing import TYPE_CHECKING, Literal
 
 from rpc import log
-from rpc.lifecycle import run
+from rpc.process import run
 from rpc.settings import ServiceSettings, from_command_line, option
 from rpc.start_error import StartError
 from tests.rpc.scripted_service import ScriptedService
