@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # test.sh PYTHON MODEL_FOLDER: build the three images on a base made of Debian's packages, look into them, and run them by
 # runc: nobody's user, a root that cannot be written, no capability; together they answer a chat. For Debian 12, as root.
+# WORKER=cuda tries the worker's image for GPUs instead, on this machine's CPU: 4 GB more to fetch.
 # Whatever pip is told on this machine (a proxy's authority, more wheels) is told to the build's, and stays out of images.
 set -euo pipefail
 python=$1
 export TOKENMILL_DEMO_MODEL=$2
 cd "$(dirname "$0")/../.."
+worker=${WORKER:-cpu}
 base=localhost/tokenmill-base:debian12
 
 # As in python:3.11-slim, which stands on the same Debian: Python with its headers, and pip; no compiler.
@@ -69,10 +71,10 @@ make_base
 pass_pip_on
 export ENGINE=buildah BUILDAH_ISOLATION=chroot BASE_IMAGE=$base REPOSITORY=localhost TAG=test
 echo "images: building"
-if ! deploy/images/build.sh > "$work/log" 2>&1; then
+if ! deploy/images/build.sh gateway tokenizer "worker-$worker" > "$work/log" 2>&1; then
   tail -n 40 "$work/log" >&2
   exit 1
 fi
 ours=localhost/tokenmill
-export TOKENMILL_TEST_IMAGES="base=$base gateway=$ours-gateway:test tokenizer=$ours-tokenizer:test worker=$ours-worker:test-cpu"
+export TOKENMILL_TEST_IMAGES="base=$base gateway=$ours-gateway:test tokenizer=$ours-tokenizer:test worker=$ours-worker:test-$worker"
 "$python" -m pytest tests/images --timeout 900 -v

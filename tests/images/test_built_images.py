@@ -90,7 +90,7 @@ async def test_what_is_installed_is_what_is_pinned(built: dict[str, Image], seen
     async with container(built[service], tmp_path, *code, entrypoint=("python",)) as running:
         assert await running.exit_code() == 0, running.lines
         found = json.loads(running.lines[0])
-    file = "worker-cpu" if service == "worker" else service
+    file = f"worker-{built[service].name.rpartition('-')[2]}" if service == "worker" else service
     installed = {re.sub("[-_.]+", "-", name).lower(): version for name, version in found["pins"].items()}
     seen.note("packages", service, len(installed))
     assert installed.pop("tokenmill")
@@ -150,6 +150,17 @@ async def test_layers_compile_in_a_worker_whose_root_cannot_be_written(
         worker.terminate()
         assert await worker.exit_code() == 0
     assert list((cache / "compiled").rglob("*.cpp"))
+
+
+async def test_a_worker_without_a_volume_serves_without_what_it_would_have_compiled(
+    built: dict[str, Image], tmp_path: Path, demo_model: Path
+):
+    flags = ("--model", f"/models/{demo_model.name}", "--log-format", "json", "--threads", "1", "--drain-seconds", "0")
+    async with container(built["worker"], tmp_path, *flags, mounts=[bound(demo_model.parent, "/models")]) as worker:
+        await worker.logged("ready")
+        assert [line for line in worker.lines if "/var/cache/tokenmill/compiled: Read-only file system" in line]
+        worker.terminate()
+        assert await worker.exit_code() == 0
 
 
 @pytest.mark.parametrize("service", SERVICES)
