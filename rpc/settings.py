@@ -69,7 +69,7 @@ class ServiceSettings:
         at_most=65535,
     )
     max_connection_age_seconds: float | None = option(
-        "after so long, give or take a tenth, gRPC callers open another connection, perhaps to another instance; calls "
+        "after so long, give or take a tenth, callers open another connection, perhaps to another instance; calls "
         "on the old one go on; none: never",
         None,
         at_least=0.1,

@@ -130,10 +130,13 @@ async def _is_found(address: str, probe: Object) -> bool:
 
 
 class Cluster:
-    """Owns the pods of one release, and what is known of them: names, and the endpoints of the gateway's address."""
+    """Owns the pods of one release, and what is known of them: names, and who is behind the gateway's ports."""
 
-    def __init__(self, rendered: Rendered, names: NameServer, service: ServiceAddress, pods: AsyncExitStack) -> None:
-        self.service = service
+    def __init__(
+        self, rendered: Rendered, names: NameServer, grpc: ServiceAddress, http: ServiceAddress, pods: AsyncExitStack
+    ) -> None:
+        self.grpc = grpc
+        self.http = http
         self.pods: list[Pod] = []  # also those that are gone
         self._rendered = rendered
         self._names = names
@@ -177,8 +180,9 @@ class Cluster:
     def _know(self, names: dict[str, list[str]]) -> None:
         self._names.addresses.update(names)
         gateway = self._rendered.one("Service", "-gateway")
-        port = gateway["spec"]["ports"][0]["targetPort"]
-        self.service.endpoints = [f"{address}:{port}" for address in names[gateway["metadata"]["name"]]]
+        ports = {port["name"]: port["targetPort"] for port in gateway["spec"]["ports"]}
+        for name, address in {"grpc": self.grpc, "http": self.http}.items():
+            address.endpoints = [f"{pod}:{ports[name]}" for pod in names[gateway["metadata"]["name"]]]
         self._heard += 1
         self._news.set()
 
@@ -198,8 +202,9 @@ def _here(argument: str, mounted: dict[str, str]) -> str:
 @asynccontextmanager
 async def cluster(rendered: Rendered) -> AsyncIterator[Cluster]:
     """An empty one. Whatever still runs at the end is killed."""
-    async with name_server() as names, ServiceAddress().listening() as service, AsyncExitStack() as pods:
-        running = Cluster(rendered, names, service, pods)
+    async with name_server() as names, AsyncExitStack() as stack:
+        grpc_address, http_address = [await stack.enter_async_context(ServiceAddress().listening()) for _ in range(2)]
+        running = Cluster(rendered, names, grpc_address, http_address, stack)
         yield running
         for pod in running.pods:
             pod._probing.cancel()
