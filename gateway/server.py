@@ -97,7 +97,11 @@ class GatewayService:
         shown = Shown(lambda: surroundings.health.is_ready, surroundings.registry, page)
         app = make_app(calls, api, self._callers, shown)
         rules = ConnectionRules(
-            settings.http_max_connections, HEADER_SECONDS, tls.peers if tls else None, for_strangers(app, calls)
+            settings.http_max_connections,
+            HEADER_SECONDS,
+            tls.peers if tls else None,
+            for_strangers(app, calls),
+            settings.max_connection_age_seconds,
         )
         http = HttpServer(app, settings.host, http_port, rules, tls)
         await http.listen()

@@ -34,6 +34,7 @@ class ConnectionRules:
     header_seconds: float  # that a head, or the rest of a body that was refused, may take to arrive
     peers: AcceptedPeers | None  # who is let in by TLS; None: no TLS
     stranger_app: AsgiApp  # what others are answered by
+    max_age_seconds: float | None = None  # after which an answer is the last on its connection
 
 
 class Connection(H11Protocol):
@@ -53,6 +54,8 @@ class Connection(H11Protocol):
             self._leave(_FULL)
         elif self._is_stranger():
             self.app = self._rules.stranger_app
+        if self._rules.max_age_seconds is not None:
+            self.app = _last_after(self.loop.time() + self._rules.max_age_seconds, self.loop.time, self.app)
         self._begin_timer()
 
     def data_received(self, data: bytes) -> None:
@@ -115,3 +118,17 @@ class Connection(H11Protocol):
         except ServiceError:
             return True
         return False
+
+
+def _last_after(end: float, clock: Callable[[], float], app: AsgiApp) -> AsgiApp:
+    """Answers of `app`; from `end` on each tells its caller to open another connection for the next request."""
+
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        async def send_or_say_last(message: Any) -> None:
+            if message["type"] == "http.response.start" and clock() >= end:
+                message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
+            await send(message)
+
+        await app(scope, receive, send_or_say_last)
+
+    return answer

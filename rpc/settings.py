@@ -62,13 +62,6 @@ class ServiceSettings:
         at_least=0,
         at_most=86400,
     )
-    max_connection_age_seconds: float | None = option(
-        "how long callers may begin calls on one gRPC connection; then they open another, and what runs goes on; "
-        "shorter than a drain, it brings them elsewhere before that ends, where a balancer chooses by connection",
-        None,
-        at_least=0.1,
-        at_most=86400,
-    )
     metrics_port: int | None = option(
         "port for Prometheus and for probes over HTTP (/metrics, /health, /ready); 0 picks a free one",
         None,
@@ -80,6 +73,13 @@ class ServiceSettings:
         None,
         at_least=0,
         at_most=65535,
+    )
+    max_connection_age_seconds: float | None = option(
+        "after so long, give or take a tenth, callers open another connection, perhaps to another instance; calls "
+        "on the old one go on; none: never",
+        None,
+        at_least=0.1,
+        at_most=86400,
     )
     otlp_traces_endpoint: str | None = option(
         "http:// or https:// address of a collector, for OpenTelemetry traces by gRPC (needs the extra otel)",

@@ -62,14 +62,13 @@ def make_server(
 ) -> grpc.aio.Server:
     """A server that takes calls in the order in which they come in, whatever their methods.
 
-    A connection of `max_connection_age_seconds`, give or take a tenth, gets no new calls; those that run have no limit.
-
     Generated code adds its handlers in two ways. Of those that are registered by method, the library keeps a queue for
     each; without them there is one for all, so that the answer to a call says that none that came before still waits.
     """
-    age = max_connection_age_seconds
-    own = [] if age is None else [("grpc.max_connection_age_ms", round(age * 1000))]
-    server = grpc.aio.server(interceptors=interceptors, options=[*SERVER_OPTIONS, *own])
+    options = list(SERVER_OPTIONS)
+    if max_connection_age_seconds is not None:
+        options.append(("grpc.max_connection_age_ms", round(max_connection_age_seconds * 1000)))
+    server = grpc.aio.server(interceptors=interceptors, options=options)
     server.add_registered_method_handlers = lambda *_: None  # type: ignore[attr-defined]
     return server
 

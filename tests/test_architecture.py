@@ -27,7 +27,7 @@ PACKAGES = {
 GRPC = {"grpc", "google", "grpc_health", "grpc_reflection"}
 
 # Besides itself and the standard library. Services never import one another.
-# tests/ and benchmarks/ are not in the tables: they may import everything, and nothing imports them.
+# tests/, benchmarks/ and deploy/ are not in the tables: they may import everything, and nothing imports them.
 MAY_IMPORT = {
     "tokenmill": {"grpc", "google"},
     "rpc": GRPC | {"tokenmill", "uvloop", "prometheus_client", "uvicorn", "h11", "opentelemetry"},

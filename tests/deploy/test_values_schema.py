@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import tomllib
 import typing
 from pathlib import Path
 
 import pytest
+import yaml
 
 from deploy.schema.options import DECIDED, DECIDED_OF_ALL, SETTINGS, config_schema, is_decided
 from deploy.schema.values import PUBLISHED, values_schema
+from tests.conftest import REPOSITORY
 
 
 def test_the_published_schema_is_that_of_the_settings():
     assert PUBLISHED.read_text() == values_schema(), "run make schema"
+
+
+def test_the_chart_is_of_this_version():
+    chart = yaml.safe_load(PUBLISHED.with_name("Chart.yaml").read_text())
+    version = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
+    assert chart["appVersion"] == chart["version"] == version
 
 
 @pytest.mark.parametrize("tier", SETTINGS)

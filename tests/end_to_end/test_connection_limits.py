@@ -123,6 +123,14 @@ async def test_who_has_been_answered_may_be_silent_for_longer(monkeypatch: pytes
         assert (await answered(reader, writer)).startswith(b"HTTP/1.1 200")
 
 
+async def test_the_answer_on_a_connection_that_is_old_is_its_last() -> None:
+    async with http_port(max_connection_age_seconds=0.2) as port, connected(port) as (reader, writer):
+        assert b"connection: close" not in await answered(reader, writer)
+        while b"connection: close" not in await answered(reader, writer):
+            pass
+        assert await reader.read() == b""
+
+
 async def test_a_head_that_is_too_large_is_refused() -> None:
     async with http_port() as port, connected(port) as (reader, writer):
         writer.write(b"GET /health HTTP/1.1\r\nx: " + b"y" * 70_000)

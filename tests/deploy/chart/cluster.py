@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 import signal
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
@@ -38,9 +39,16 @@ class Pod:
         self.process = running
         self.is_ready = self.is_terminating = self.is_gone = False
         self.was_killed = False
-        self.became_ready = asyncio.Event()
+        self._became_ready = asyncio.Event()
         self._changed = changed
         self._probing = asyncio.create_task(self._probe())
+
+    async def comes_up(self) -> None:
+        """Return once it is ready. Errors: AssertionError, where it never will be."""
+        ready = asyncio.create_task(self._became_ready.wait())
+        await asyncio.wait({ready, self._probing}, return_when=asyncio.FIRST_COMPLETED)
+        ready.cancel()
+        assert not self._probing.done(), f"{self.deployment.name} has not come up: {self.process.lines[-5:]}"
 
     async def terminate(self) -> None:
         """What happens to a pod that is deleted. Errors: AssertionError, unless it has ended in order."""
@@ -62,12 +70,15 @@ class Pod:
 
     async def _probe(self) -> None:
         probes = self.deployment.probes
-        assert await self._passes(probes["startup"]), f"{self.deployment.name} has not started in time"
+        if not await self._passes(probes["startup"]):
+            return
         await asyncio.gather(self._watch_readiness(probes["readiness"]), self._watch_liveness(probes["liveness"]))
 
     async def _passes(self, probe: Object) -> bool:
         """Whether it answers well before it has failed too often in a row."""
         for _ in range(probe["failureThreshold"]):
+            if self._has_ended:  # a container that ends is begun anew, which nothing here is to need
+                return False
             if await self._answers(probe):
                 return True
             await asyncio.sleep(probe["periodSeconds"])
@@ -78,7 +89,7 @@ class Pod:
             is_ready = await self._answers(probe) if not self.is_ready else await self._passes(probe)
             if is_ready != self.is_ready:
                 self.is_ready = is_ready
-                self.became_ready.set()
+                self._became_ready.set()
                 self._changed()
             await asyncio.sleep(probe["periodSeconds"])
 
@@ -86,7 +97,11 @@ class Pod:
         while await self._passes(probe) or self.is_terminating:  # noqa: ASYNC110 - so probes are; of that, no more
             await asyncio.sleep(probe["periodSeconds"])
         self.was_killed = True
-        self.process.signal(signal.SIGKILL)
+        await self.process.kill()
+
+    @property
+    def _has_ended(self) -> bool:
+        return self.process.process.returncode is not None
 
     async def _answers(self, probe: Object) -> bool:
         try:
@@ -115,22 +130,26 @@ async def _is_found(address: str, probe: Object) -> bool:
 
 
 class Cluster:
-    """Owns the pods of one release, and what is known of them: names, and the endpoints of the gateway's address."""
+    """Owns the pods of one release, and what is known of them: names, and who is behind the gateway's ports."""
 
-    def __init__(self, rendered: Rendered, names: NameServer, service: ServiceAddress, pods: AsyncExitStack) -> None:
-        self.service = service
+    def __init__(
+        self, rendered: Rendered, names: NameServer, grpc: ServiceAddress, http: ServiceAddress, pods: AsyncExitStack
+    ) -> None:
+        self.grpc = grpc
+        self.http = http
         self.pods: list[Pod] = []  # also those that are gone
         self._rendered = rendered
         self._names = names
         self._running = pods
         self._told = self._heard = 0  # changes, and how many of them everybody knows
         self._news = asyncio.Event()
-        self._numbers = itertools.count(1)
+        self._numbers = itertools.count(1)  # fewer than 255
+        # Ports are the chart's, so whoever else runs this here has to have other addresses.
+        self._network = f"127.{random.randint(1, 254)}.{random.randint(0, 255)}"
 
     async def grow(self, deployment: Deployment, more: Sequence[str], mounted: dict[str, str]) -> Pod:
         """One more pod, when it is ready. `more`: flags beside the chart's. `mounted`: where its paths are here."""
-        number = next(self._numbers)
-        address = f"127.77.{number // 250}.{number % 250 + 1}"
+        address = f"{self._network}.{next(self._numbers)}"
         flags = [_here(argument, mounted) for argument in deployment.container["args"]]
         # Each pod listens on its own address instead of on all; and asks the name server that it would have been given.
         own = [
@@ -143,7 +162,7 @@ class Cluster:
         pod = Pod(deployment, address, running, self._tell)
         self.pods.append(pod)
         self._tell()
-        await pod.became_ready.wait()
+        await pod.comes_up()
         return pod
 
     async def settled(self) -> None:
@@ -161,8 +180,9 @@ class Cluster:
     def _know(self, names: dict[str, list[str]]) -> None:
         self._names.addresses.update(names)
         gateway = self._rendered.one("Service", "-gateway")
-        port = gateway["spec"]["ports"][0]["targetPort"]
-        self.service.endpoints = [f"{address}:{port}" for address in names[gateway["metadata"]["name"]]]
+        ports = {port["name"]: port["targetPort"] for port in gateway["spec"]["ports"]}
+        for name, address in {"grpc": self.grpc, "http": self.http}.items():
+            address.endpoints = [f"{pod}:{ports[name]}" for pod in names[gateway["metadata"]["name"]]]
         self._heard += 1
         self._news.set()
 
@@ -182,8 +202,9 @@ def _here(argument: str, mounted: dict[str, str]) -> str:
 @asynccontextmanager
 async def cluster(rendered: Rendered) -> AsyncIterator[Cluster]:
     """An empty one. Whatever still runs at the end is killed."""
-    async with name_server() as names, ServiceAddress().listening() as service, AsyncExitStack() as pods:
-        running = Cluster(rendered, names, service, pods)
+    async with name_server() as names, AsyncExitStack() as stack:
+        grpc_address, http_address = [await stack.enter_async_context(ServiceAddress().listening()) for _ in range(2)]
+        running = Cluster(rendered, names, grpc_address, http_address, stack)
         yield running
         for pod in running.pods:
             pod._probing.cancel()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
+from tests.conftest import REPOSITORY
 from tests.deploy.chart.rendering import CHART, NAMESPACE, VALUES, notes, render
 
 if TYPE_CHECKING:
@@ -79,6 +81,14 @@ def test_keda_scales_the_workers_of_a_model_by_what_waits_for_it():
         'sum(tokenmill_requests_waiting{model_name="org/A"})',
         'sum(vllm:num_requests_running{model_name="org/A"})',
     ]
+
+
+def test_keda_asks_for_metrics_that_there_are():
+    files = [file for package in ("gateway", "model_worker") for file in (REPOSITORY / package).glob("*metrics.py")]
+    told = "".join(file.read_text() for file in files)
+    (scaler,) = render({"models": [{"name": "a", "autoscaling": SCALED}]}).of("ScaledObject")
+    for trigger in scaler["spec"]["triggers"]:
+        assert re.findall(r"[a-z_]+:?[a-z_]+(?={)", trigger["metadata"]["query"])[0] in told
 
 
 def test_keda_counts_its_own_namespace_where_that_is_known():

@@ -1,7 +1,7 @@
 """Every pod of a release is replaced, by the chart's own timings, while callers ask without a pause: none fails.
 
-Callers are plain gRPC clients of the gateway's one address. As with a Kubernetes service, a connection of theirs stays
-with the pod that it was given, ready or not, until the pod ends it; and they ask nothing a second time.
+Callers are plain clients of the gateway's one address, of gRPC and of HTTP. As with a Kubernetes service, a connection
+of theirs stays with the pod that it was given, ready or not, until the pod ends it; and they ask nothing a second time.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 
+from tests.deploy.chart.http_traffic import HttpTraffic
 from tests.deploy.chart.release import MTLS, installed
 from tests.deploy.chart.rendering import render
 from tests.end_to_end.stack import NAME
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from tests.deploy.chart.cluster import Cluster
 
 SCRIPT = {"seconds_per_step": 0.01, "seconds_per_token": 0.0005}
-CONNECTIONS, CALLERS, MOST_TOKENS = 6, 24, 200
+CONNECTIONS, CALLERS, MOST_TOKENS = 6, 16, 200
+HTTP_CALLERS, MOST_TOKENS_OVER_HTTP = 8, 40
 ANY = {
     "access": {"apiKeys": {"secretName": ""}, "anonymous": True},
     "models": [{"name": NAME, "replicas": 3, "config": {"engine": "scripted"}}],
@@ -64,14 +66,17 @@ WAYS = [
 @pytest.mark.parametrize("values", WAYS)
 async def test_all_pods_are_replaced_and_no_call_fails(tmp_path: Path, values: dict[str, Any]):
     async with installed(render({**ANY, **values}), tmp_path, SCRIPT) as release:
-        callers = Callers(release.cluster.service.address)
+        callers = Callers(release.cluster.grpc.address)
         traffic = Traffic(callers, MOST_TOKENS)  # type: ignore[arg-type]  # as good as gateways that are watched
+        over_http = HttpTraffic(release.cluster.http.address, NAME, MOST_TOKENS_OVER_HTTP)
         before = set(release.cluster.pods)
-        async with traffic.of(CALLERS):
+        async with traffic.of(CALLERS), over_http.of(HTTP_CALLERS):
             await release.restart()
         for channel in callers.channels:
             await channel.close()
         check(release.cluster, traffic)
+        print(f"over HTTP: {dict(over_http.seen)}")
+        assert set(over_http.seen) == {"200"}
         assert {pod for pod in release.cluster.pods if pod.is_gone} == before
 
 
