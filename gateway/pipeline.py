@@ -89,15 +89,18 @@ class Pipeline:
         """Generate, yielding what happens to the outputs. Errors: ServiceError, for the request as a whole."""
         arrived = self.clock()
         ticket = Ticket(model.base, generation.tenant, generation.priority, estimated(generation, model))
+        time_limit, rest = generation.stopping.time_limit_seconds, deadline.remaining()
+        # Not asked again when the time is over: a timer may wake a moment early, while something still remains.
+        is_deadline_first = rest is not None and (time_limit is None or rest <= time_limit)
         async with AsyncExitStack() as request:
             try:
-                async with asyncio.timeout(_shorter(generation.stopping.time_limit_seconds, deadline.remaining())):
+                async with asyncio.timeout(_shorter(time_limit, rest)):
                     with part_of(current_span(), "admission"):
                         await request.enter_async_context(self.admission.admitted(ticket))
                     prompts = await self.tokenizers.encode(model, generation, deadline)
                     artefact = await self.tokenizers.artefact(model, prompts.vocabulary_fingerprint)
             except TimeoutError:
-                if deadline.remaining() == 0:
+                if is_deadline_first:
                     raise deadline_exceeded() from None
                 for event in expired(generation, model, self.clock() - arrived):
                     yield event

@@ -66,6 +66,9 @@ def model(**given: Any) -> ServedModel:
     return ServedModel(**(defaults | given))
 
 
+NEVER = Deadline()
+
+
 def ids_of(text: str) -> array[int]:
     return array("i", ARTEFACT.tokenizer.encode(text).ids)
 
@@ -131,9 +134,11 @@ class Bench:
     def __post_init__(self) -> None:
         self.tokenizers.may_encode.set()
 
-    def run(self, generation: Generation, model_: ServedModel | None = None) -> AsyncGenerator[Event, None]:
+    def run(
+        self, generation: Generation, model_: ServedModel | None = None, deadline: Deadline = NEVER
+    ) -> AsyncGenerator[Event, None]:
         pipeline = Pipeline(self.admission, self.tokenizers, self.worker, clock=lambda: self.now)
-        return pipeline.run(generation, model_ or model(), Deadline())
+        return pipeline.run(generation, model_ or model(), deadline)
 
     async def all_of(self, generation: Generation) -> list[Event]:
         async with aclosing(self.run(generation)) as events:
@@ -248,6 +253,17 @@ async def test_time_that_runs_out_in_the_queue_leaves_the_queue() -> None:
         assert test.admission.queued == 0
     assert isinstance(end, OutputFinished)
     assert end.reason is FinishReason.TIME_LIMIT
+    assert test.admission.inflight == 0
+
+
+async def test_a_deadline_is_no_time_limit_although_its_timer_may_wake_a_moment_early() -> None:
+    test = bench()
+    test.tokenizers.may_encode.clear()
+    a_moment_before = Deadline(at=100.01, clock=lambda: 100.0)
+    with pytest.raises(ServiceError) as refused:
+        async for _ in test.run(generation(), deadline=a_moment_before):
+            pass
+    assert refused.value.reason == "DEADLINE_EXCEEDED"
     assert test.admission.inflight == 0
 
 
