@@ -59,6 +59,6 @@ class Breaker:
     @property
     def state(self) -> str:
         """As people call it."""
-        if self._failures < FAILURES:
+        if not self.has_opened:
             return "closed"
         return "open" if self.is_open else "half open"

@@ -66,7 +66,7 @@ def test_an_image_says_what_it_is_and_nothing_of_where_it_was_built(built: dict[
     ours = {pair.partition("=")[0] for pair in config["Env"]} - base
     assert not {name for name in ours if re.search("PIP_|PROXY|SSL|CERT|URL|SECRET", name, re.IGNORECASE)}
     assert not [line for line in image.history if re.search("://|pip.conf|/wheels", line)]
-    for path in ("etc/pip.conf", "run/secrets/ca.pem", "root/.cache/pip", "source", "opt/build", "wheel"):
+    for path in ("etc/pip.conf", "run/secrets/ca.pem", "var/cache/pip", "source", "opt/build", "wheel"):
         assert not (image.root / path).exists()
 
 
